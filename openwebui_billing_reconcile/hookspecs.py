@@ -1,0 +1,130 @@
+"""The hooks, and what plugins and this package agree on: markers, specs and protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+PROJECT = "openwebui_billing_reconcile"
+"""pluggy's project name, and the entry-point group."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class PaymentGateway(Protocol):
+    """Somebody who can be asked about a payment.
+
+    ``account_id`` is the shop's id at the provider, or ``None`` where it is not known; ``is_test_shop`` says
+    whether the shop's key is a test key (``None``: not known, which counts as live).
+    """
+
+    @property
+    def account_id(self) -> str | None: ...
+
+    @property
+    def is_test_shop(self) -> bool | None: ...
+
+    async def get_payment(self, payment_id: str) -> object:
+        """The provider's payment object, as its JSON was.
+
+        Raises ``PaymentUnknownError``, ``GatewayRejectedError``, ``GatewayBusyError``, or ``GatewayError``
+        for everything else; any other exception counts as ``GatewayError``. ``payment_id`` is 1 to 64
+        letters, digits, ``_`` and ``-``.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TopupRecord:
+    """A new outcome, for audit, metrics and alerts.
+
+    ``amount_kopeks`` with ``currency``, and ``wallet_id``, are there for ``credited``; ``reason`` is the code
+    of a ``held`` one. ``at`` is in epoch seconds.
+    """
+
+    outcome: Literal["credited", "held", "canceled"]
+    payment_id: str
+    user_id: str
+    at: float
+    wallet_id: str | None = None
+    amount_kopeks: int | None = None
+    currency: str | None = None
+    reason: str | None = None
+
+
+class Hooks(Protocol):
+    """The relay by which our own code reaches the hooks: ours, or any pluggy manager's ``hook``."""
+
+    def payment_gateway(self, *, host: Host) -> PaymentGateway | None: ...
+
+    def topup_reconciled(self, *, record: TopupRecord) -> object: ...
+
+
+class Host(Protocol):
+    """The billing host, as plugins see it. Every attribute is looked up on the host at each access."""
+
+    @property
+    def hook(self) -> Hooks:
+        """Where the hooks are called."""
+
+    @property
+    def router(self) -> APIRouter:
+        """The host's billing router, served below ``/api/v1/billing``."""
+
+    @property
+    def billing_service(self) -> Any:
+        """The host's ``BillingService`` instance."""
+
+    @property
+    def wallet_enabled(self) -> bool:
+        """The host's ``ENABLE_BILLING_WALLET``."""
+
+    @property
+    def default_currency(self) -> str:
+        """The host's ``BILLING_DEFAULT_CURRENCY``."""
+
+    @property
+    def get_verified_user(self) -> Callable[..., Any]:
+        """The host's dependency for signed-in users, for ``fastapi.Depends``."""
+
+    @property
+    def get_admin_user(self) -> Callable[..., Any]:
+        """The host's dependency for administrators, for ``fastapi.Depends``."""
+
+    @property
+    def payment_client(self) -> Any | None:
+        """The host's own YooKassa client, ``None`` while it is not initialised."""
+
+    @property
+    def shop_id(self) -> str:
+        """The shop's account id at the provider, "" where it is not set."""
+
+    @property
+    def shop_secret_key(self) -> str:
+        """The shop's secret key at the provider, "" where it is not set. Never log it."""
+
+
+@hookspec
+def billing_router(host: Host) -> APIRouter | None:
+    """Return a router whose routes are added to the host's billing router."""
+
+
+@hookspec
+def billing_service_methods(host: Host) -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Return functions, by name, to add to the host's ``BillingService`` as methods."""
+
+
+@hookspec(firstresult=True)
+def payment_gateway(host: Host) -> PaymentGateway | None:
+    """Return the gateway to ask about payments, or ``None`` to leave it to the next plugin."""
+
+
+@hookspec
+def topup_reconciled(record: TopupRecord) -> None:
+    """Take note of a new outcome."""

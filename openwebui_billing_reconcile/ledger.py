@@ -1,0 +1,174 @@
+"""Everything we read or write in the host's tables. All of it blocks: call it on a thread.
+
+Reads take the record before the ledger: the host writes them the other way round, so a credit that lands
+between the two is seen as "not marked yet" and never as "marked without an entry".
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import ColumnElement, Table, and_, func, not_, select, union, update
+from sqlalchemy.orm import Session
+
+from .host import OpenWebUIHost
+from .payment import (
+    CANCELED,
+    PENDING,
+    SUCCEEDED,
+    TOPUP,
+    Books,
+    LedgerLine,
+    Money,
+    PaymentRecord,
+    Wallet,
+)
+
+
+class Ledger:
+    """The host's payments, wallets and ledger entries.
+
+    ``service`` is the host's ``BillingService``, which reads payments and owns the crediting path.
+    Whatever the database or the host raises goes through unchanged.
+    """
+
+    def __init__(self, host: OpenWebUIHost) -> None:
+        self._host = host
+
+    def read(self, service: Any, payment_id: str) -> Books:
+        """What the tables say about the payment now."""
+        record = _record(service.payments.get_payment_by_provider_id(payment_id))
+        entry = self._host.table("LedgerEntry")
+        with self._host.session() as session:
+            rows = session.execute(
+                select(entry.c.user_id, entry.c.wallet_id, entry.c.amount_kopeks, entry.c.currency).where(
+                    _is_topup_of(entry, payment_id)
+                )
+            ).all()
+            topups = tuple(LedgerLine(r[0], r[1], Money(r[2], r[3])) for r in rows)
+            others = 0 if topups else _count_naming(session, entry, payment_id, record)
+        return Books(record, topups, others)
+
+    def wallet(self, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
+        """The wallet named, or where none is named the user's own in that currency."""
+        table = self._host.table("Wallet")
+        wanted = (
+            table.c.id == wallet_id
+            if wallet_id
+            else and_(table.c.user_id == user_id, table.c.currency == currency)
+        )
+        with self._host.session() as session:
+            row = session.execute(select(table.c.id, table.c.user_id, table.c.currency).where(wanted)).first()
+        return Wallet(*row) if row else None
+
+    def create_wallet(self, user_id: str, currency: str) -> Wallet:
+        """The user's wallet in that currency, created where there is none."""
+        # The host's own function loses the race against a second creator with an IntegrityError; by then
+        # the wallet is there.
+        error: Exception | None = None
+        try:
+            self._host.wallet_service.get_or_create_wallet(user_id, currency)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, the wallet's being there decides
+            error = failure
+        wallet = self.wallet(None, user_id, currency)
+        if wallet is None:
+            raise error or LookupError("the host created no wallet")
+        return wallet
+
+    def credit(
+        self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: dict[str, Any]
+    ) -> None:
+        """Have the host credit ``money`` to ``wallet`` for the payment, by its own path.
+
+        It returns nothing and swallows failures, so only the ledger tells whether it did. ``metadata`` is
+        the provider's; what we verified is laid over it, because the host believes it.
+        """
+        service._process_topup_webhook(
+            event_type=f"payment.{SUCCEEDED}",
+            payment_id=payment_id,
+            webhook_data={
+                "event_type": f"payment.{SUCCEEDED}",
+                "payment_id": payment_id,
+                "status": SUCCEEDED,
+                "amount": money.value,
+                "currency": money.currency,
+                "metadata": {
+                    **metadata,
+                    "kind": TOPUP,
+                    "user_id": wallet.user_id,
+                    "wallet_id": wallet.id,
+                    "amount_kopeks": money.kopeks,
+                },
+            },
+        )
+
+    def mark_succeeded(self, service: Any, payment_id: str, line: LedgerLine) -> None:
+        """Mark a payment whose credit is in the ledger as succeeded, by the host's own path.
+
+        That path finds the entry and credits nothing more: the key lets one top-up stand per payment.
+        """
+        wallet = Wallet(line.wallet_id, line.user_id, line.money.currency)
+        self.credit(service, payment_id, wallet, line.money, {})
+
+    def cancel(self, payment_id: str) -> bool:
+        """Record that the provider canceled the payment; whether that changed anything.
+
+        One statement: a payment that is no longer pending, or that has been credited, stays as it is.
+        """
+        payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
+        credited = select(entry.c.id).where(_is_topup_of(entry, payment_id)).exists()
+        with self._host.session() as session:
+            result = session.execute(
+                update(payment)
+                .where(
+                    payment.c.provider_payment_id == payment_id,
+                    payment.c.status == PENDING,
+                    not_(credited),
+                )
+                .values(status=CANCELED, updated_at=int(time.time()))
+            )
+            session.commit()
+        return bool(getattr(result, "rowcount", 0))
+
+
+def _is_topup_of(entry: Table, payment_id: str) -> ColumnElement[bool]:
+    return and_(
+        entry.c.reference_type == "payment",
+        entry.c.reference_id == payment_id,
+        entry.c.type == TOPUP,
+    )
+
+
+def _count_naming(session: Session, entry: Table, payment_id: str, record: PaymentRecord | None) -> int:
+    """How many entries of any kind name the payment.
+
+    There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
+    ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
+    """
+    keys = {payment_id} | ({record.id} if record else set())
+    types = select(func.min(entry.c.reference_type).label("reference_type")).cte(recursive=True)
+    following = select(func.min(entry.c.reference_type)).where(
+        entry.c.reference_type > types.c.reference_type
+    )
+    types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
+    by_reference = select(entry.c.id).join(types, entry.c.reference_type == types.c.reference_type)
+    found = union(
+        by_reference.where(entry.c.reference_id == payment_id),
+        select(entry.c.id).where(entry.c.reference_type.is_(None), entry.c.reference_id == payment_id),
+        select(entry.c.id).where(entry.c.idempotency_key.in_(keys)),
+    ).subquery()
+    return session.execute(select(func.count()).select_from(found)).scalar_one()
+
+
+def _record(row: Any) -> PaymentRecord | None:
+    if row is None:
+        return None
+    return PaymentRecord(
+        id=row.id,
+        status=str(getattr(row.status, "value", row.status)),
+        kind=str(getattr(row.kind, "value", row.kind)),
+        user_id=row.user_id,
+        wallet_id=row.wallet_id or None,
+        money=Money(row.amount_kopeks, row.currency),
+    )

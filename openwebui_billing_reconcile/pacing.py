@@ -1,0 +1,218 @@
+"""When the provider is asked, and how long anybody waits.
+
+What is shared and remembered here is the provider's answer only. Whose payment it is, and what is to be done,
+each caller finds out for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import anyio.to_thread
+import limits
+from anyio import CapacityLimiter
+from cachetools import TTLCache
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from .errors import (
+    GatewayBusyError,
+    GatewayRejectedError,
+    PaymentUnknownError,
+    ProviderRejectedError,
+    ReconcileError,
+    TooManyQuestionsError,
+    TryLaterError,
+)
+from .hookspecs import PaymentGateway
+from .payment import ProviderPayment
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REPLY_SECONDS = 12.0
+"""The longest a caller waits for the whole reply."""
+
+QUESTIONS_IN_FLIGHT = 10
+"""Questions to the provider at a time, per worker."""
+
+DATABASE_THREADS = 4
+"""Threads for database work, per worker: a small part of the host's pool of 5 + 10 connections."""
+
+REMEMBER_SECONDS = 1.0
+"""How long an answer counts as fresh."""
+
+# From the first question of a return. The provider asks its clients to poll "at growing intervals, for
+# example Fibonacci". Sums of 3, 5, 8, 13, 21, 34: six questions in the first minute.
+_SCHEDULE = (3, 8, 16, 29, 50, 84)
+_LAST_STEP = 34
+_IDLE_SECONDS = 120.0
+_TALKS = 1024  # payments remembered at a time; the oldest is forgotten first
+_LONGEST_PAUSE = 60.0
+_OUT_OF_REACH = "Payment provider is temporarily unavailable"
+
+
+class Budget:
+    """Questions a user may cause, per worker; shared by all event loops of the process."""
+
+    def __init__(self, rate: limits.RateLimitItem) -> None:
+        self._rate = rate
+        self._window = MovingWindowRateLimiter(MemoryStorage())
+
+    def spend(self, user_id: str) -> None:
+        """Take one unit. Raises ``TooManyQuestionsError`` when there is none left."""
+        if self._window.hit(self._rate, user_id):
+            return
+        free_at = self._window.get_window_stats(self._rate, user_id).reset_time
+        raise TooManyQuestionsError(retry_after=max(1, math.ceil(free_at - time.time())))
+
+
+class _Talk:
+    """What one worker and the provider have said about one payment lately."""
+
+    def __init__(self, now: float) -> None:
+        self.began = now
+        self.turn = asyncio.Lock()
+        self.question: asyncio.Task[ProviderPayment | None] | None = None
+        self.answered_at = -math.inf
+
+    def is_open(self, now: float) -> bool:
+        """Whether the last question can be joined: still unanswered, or answered just now."""
+        if self.question is None:
+            return False
+        return not self.question.done() or now - self.answered_at < REMEMBER_SECONDS
+
+
+class Pacing:
+    """The pacing of one event loop."""
+
+    def __init__(self, deadline_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._deadline = deadline_seconds
+        self._clock = clock
+        self._slots = asyncio.Semaphore(QUESTIONS_IN_FLIGHT)
+        self._threads = CapacityLimiter(DATABASE_THREADS)
+        self._talks: TTLCache[str, _Talk] = TTLCache(_TALKS, _IDLE_SECONDS, timer=clock)
+        self._paused_until = -math.inf
+        self._background: set[asyncio.Task[object]] = set()
+
+    async def on_thread(self, work: Callable[[], T]) -> T:
+        """Run database work off the event loop, on threads of our own."""
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def reply(self, work: Awaitable[T]) -> T:
+        """Wait for ``work`` as long as a reply may take; it goes on after that, and without its caller.
+
+        Raises ``TryLaterError`` when the time is up.
+        """
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise TryLaterError("Payment is still being checked", reason="slow") from None
+
+    def _finished(self, task: asyncio.Task[object]) -> None:
+        self._background.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller may be gone; asyncio would report it as never retrieved
+
+    @asynccontextmanager
+    async def turn(self, payment_id: str) -> AsyncIterator[None]:
+        """One at a time in this worker may decide about a payment; the next one finds the ledger written."""
+        async with self._talk(payment_id).turn:
+            yield
+
+    async def ask(
+        self, gateway: PaymentGateway, payment_id: str, afford: Callable[[], None]
+    ) -> ProviderPayment | None:
+        """The provider's answer about the payment, ``None`` when it does not know it.
+
+        Joins a question under way or an answer just received; else calls ``afford``, which may raise, and
+        asks. Raises ``ProviderRejectedError``, ``ProviderNonsenseError`` or ``TryLaterError``.
+        """
+        now = self._clock()
+        talk = self._talk(payment_id)
+        if not talk.is_open(now):
+            self._check_pause(now)
+            afford()
+            self._talks[payment_id] = talk  # anew: its idle time starts here
+            # The question is nobody's: a caller that goes away takes nothing from the others.
+            talk.question = asyncio.create_task(self._question(gateway, payment_id, talk))
+            talk.question.add_done_callback(self._finished)
+        assert talk.question is not None  # noqa: S101 - is_open() or just asked
+        return await asyncio.shield(talk.question)
+
+    def retry_after(self, payment_id: str) -> int:
+        """Seconds until the next question about an undecided payment is due."""
+        elapsed = self._clock() - self._talk(payment_id).began
+        # A caller a moment early has kept its appointment and is given the next one.
+        due = next((at for at in _SCHEDULE if at - elapsed >= 1), elapsed + _LAST_STEP)
+        return math.ceil(due - elapsed)
+
+    def _talk(self, payment_id: str) -> _Talk:
+        talk = self._talks.get(payment_id)
+        if talk is None:
+            talk = self._talks[payment_id] = _Talk(self._clock())
+        return talk
+
+    async def _question(
+        self, gateway: PaymentGateway, payment_id: str, talk: _Talk
+    ) -> ProviderPayment | None:
+        try:
+            async with asyncio.timeout(self._deadline), self._slots:
+                self._check_pause(self._clock())  # one may have begun while this one waited for its slot
+                answer = await gateway.get_payment(payment_id)
+            payment = ProviderPayment.of_answer(answer, payment_id)
+        except PaymentUnknownError:
+            payment = None
+        except ReconcileError:
+            raise
+        except Exception as error:
+            raise self._explained(error) from error
+        talk.answered_at = self._clock()
+        return payment
+
+    def _explained(self, error: Exception) -> ReconcileError:
+        # Names only: what a provider or a network library wrote into the text stays out of our log.
+        cause = type(error.__cause__).__name__ if error.__cause__ else "no cause"
+        log.info("The payment provider did not answer: %s (%s)", type(error).__name__, cause)
+        if isinstance(error, GatewayRejectedError):
+            return ProviderRejectedError("Payment provider rejected the payment request")
+        if isinstance(error, GatewayBusyError):
+            pause = min(max(error.retry_after, 1.0), _LONGEST_PAUSE)
+            self._paused_until = max(self._paused_until, self._clock() + pause)
+            return TryLaterError(_OUT_OF_REACH, reason="provider_busy", retry_after=math.ceil(pause))
+        return TryLaterError(_OUT_OF_REACH, reason="provider_unavailable")
+
+    def _check_pause(self, now: float) -> None:
+        if now < self._paused_until:
+            raise TryLaterError(
+                _OUT_OF_REACH,
+                reason="provider_busy",
+                retry_after=math.ceil(self._paused_until - now),
+            )
+
+
+class PacingPerLoop:
+    """One ``Pacing`` for each event loop, since locks and tasks belong to theirs."""
+
+    def __init__(self, deadline_seconds: float) -> None:
+        self._deadline = deadline_seconds
+        self._by_loop: dict[asyncio.AbstractEventLoop, Pacing] = {}
+
+    def here(self) -> Pacing:
+        """The pacing of the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._by_loop:
+            self._by_loop = {known: p for known, p in self._by_loop.items() if not known.is_closed()}
+            self._by_loop[loop] = Pacing(self._deadline)
+        return self._by_loop[loop]

@@ -1,0 +1,265 @@
+"""The use case: read our books, ask the provider, decide, credit, prove."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn, TypeVar, assert_never
+
+from .errors import (
+    NotConfiguredError,
+    NotYourPaymentError,
+    PaymentHeldError,
+    ProviderNonsenseError,
+    ReconcileError,
+    TryLaterError,
+)
+from .hookspecs import PaymentGateway
+from .host import OpenWebUIHost
+from .ledger import Ledger
+from .news import News
+from .pacing import Budget, Pacing, PacingPerLoop
+from .payment import (
+    CANCELED,
+    PENDING,
+    SUCCEEDED,
+    Books,
+    LedgerLine,
+    ProviderPayment,
+    Reconciled,
+    Wallet,
+    parse_payment_id,
+)
+from .settings import Settings
+from .verdict import (
+    Cancel,
+    Credit,
+    Foreign,
+    Hold,
+    HoldReason,
+    Proved,
+    Shop,
+    Wait,
+    judge,
+    judge_books,
+    named_wallet,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Reconciler:
+    """Reconciles top-ups of one host. Used from any number of event loops."""
+
+    def __init__(self, host: OpenWebUIHost, settings: Settings) -> None:
+        self._host = host
+        self._settings = settings
+        self._ledger = Ledger(host)
+        self._budget = Budget(settings.rate_limit)
+        self._pacing = PacingPerLoop(settings.deadline_seconds)
+        self._news = News(host.hook)
+
+    async def reconcile(self, service: Any, user_id: str, payment_id: object) -> Reconciled:
+        """Bring the top-up ``payment_id`` of ``user_id`` to the state the provider reports.
+
+        ``service`` is the host's ``BillingService``. Raises the errors of ``errors.ReconcileError``, and only
+        those, within ``pacing.REPLY_SECONDS`` seconds; work under way then goes on without its caller.
+        """
+        pace = self._pacing.here()
+        case = _Case(
+            service=service,
+            user_id=user_id,
+            payment_id=parse_payment_id(payment_id),
+            host=self._host,
+            settings=self._settings,
+            ledger=self._ledger,
+            budget=self._budget,
+            pace=pace,
+            news=self._news,
+        )
+        return await pace.reply(case.run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One caller asking about one payment."""
+
+    service: Any
+    user_id: str
+    payment_id: str
+    host: OpenWebUIHost
+    settings: Settings
+    ledger: Ledger
+    budget: Budget
+    pace: Pacing
+    news: News
+
+    async def run(self) -> Reconciled:
+        try:
+            return await self._reconcile()
+        except ReconcileError:
+            raise
+        except Exception as error:
+            log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
+            raise TryLaterError("Payment could not be checked", reason="unexpected") from error
+
+    async def _reconcile(self) -> Reconciled:
+        books, _ = await self._read()
+        verdict = judge_books(books, self.user_id)
+        if isinstance(verdict, Proved):
+            return await self._proved(books, verdict.line, SUCCEEDED)
+        if isinstance(verdict, Foreign):
+            self._spend()
+            raise NotYourPaymentError
+        gateway = self.host.hook.payment_gateway(host=self.host)
+        if gateway is None:
+            raise NotConfiguredError
+        if isinstance(verdict, Hold):
+            self._hold(verdict.reason)
+        payment = await self._ask(gateway, books)
+        async with self.pace.turn(self.payment_id):
+            return await self._settle(payment, self._shop(gateway))
+
+    async def _ask(self, gateway: PaymentGateway, books: Books) -> ProviderPayment | None:
+        if books.record is None:
+            # Not proved to be the asker's: it costs one unit whether or not a question is sent for it, so
+            # that nobody learns from the price whether an id exists.
+            self._spend()
+            return await self.pace.ask(gateway, self.payment_id, afford=lambda: None)
+        return await self.pace.ask(gateway, self.payment_id, afford=self._spend)
+
+    async def _settle(self, payment: ProviderPayment | None, shop: Shop) -> Reconciled:
+        """Act on the provider's answer; the ledger is read again first, for time has passed."""
+        books, wallet = await self._read(payment)
+        if payment is None:
+            return await self._unknown_to_provider(books)
+        match judge(payment, books, wallet, self.user_id, shop):
+            case Proved(line):
+                return await self._proved(books, line, payment.status)
+            case Foreign():
+                raise NotYourPaymentError
+            case Hold(reason):
+                self._hold(reason)
+            case Wait():
+                return self._answer(books, payment.status, retry_after=self.pace.retry_after(self.payment_id))
+            case Cancel():
+                return await self._cancel(books)
+            case Credit() as credit:
+                return await self._credit(credit, payment)
+            case never:
+                assert_never(never)
+
+    async def _unknown_to_provider(self, books: Books) -> Reconciled:
+        verdict = judge_books(books, self.user_id)
+        if isinstance(verdict, Proved):
+            return await self._proved(books, verdict.line, SUCCEEDED)
+        if books.record is None or isinstance(verdict, Foreign):
+            raise NotYourPaymentError
+        raise ProviderNonsenseError("Payment provider does not know this payment")
+
+    async def _credit(self, credit: Credit, payment: ProviderPayment) -> Reconciled:
+        try:
+            await self.pace.on_thread(partial(self._write, credit, payment))
+        except Exception as error:  # noqa: BLE001 - failure or silence: only the ledger tells
+            log.warning(
+                "The host's crediting path failed: payment=%s error=%s",
+                self.payment_id,
+                type(error).__name__,
+            )
+        books, _ = await self._read()
+        match judge_books(books, self.user_id):
+            case Proved(line):
+                self.news.credited(self.payment_id, line)
+                return await self._proved(books, line, payment.status)
+            case Hold(reason):
+                self._hold(reason)
+            case _:
+                raise TryLaterError("Payment could not be credited yet", reason="not_written")
+
+    def _write(self, credit: Credit, payment: ProviderPayment) -> None:
+        wallet = credit.wallet or self.ledger.create_wallet(self.user_id, credit.money.currency)
+        self.ledger.credit(self.service, self.payment_id, wallet, credit.money, dict(payment.metadata))
+
+    async def _proved(self, books: Books, line: LedgerLine, provider_status: str) -> Reconciled:
+        """The credit is in the ledger; a status left behind is put right, if that works."""
+        if books.record and books.record.status != SUCCEEDED:
+            try:
+                await self.pace.on_thread(
+                    partial(self.ledger.mark_succeeded, self.service, self.payment_id, line)
+                )
+                books, _ = await self._read()
+            except Exception as error:  # noqa: BLE001 - the money is there whatever the status says
+                log.warning(
+                    "A credited payment could not be marked succeeded: payment=%s error=%s",
+                    self.payment_id,
+                    type(error).__name__,
+                )
+        return self._answer(books, provider_status, credited=True)
+
+    async def _cancel(self, books: Books) -> Reconciled:
+        if books.record and books.record.status == PENDING:
+            changed = await self._database(partial(self.ledger.cancel, self.payment_id))
+            books, _ = await self._read()
+            verdict = judge_books(books, self.user_id)
+            if isinstance(verdict, Proved):
+                return await self._proved(books, verdict.line, CANCELED)
+            if changed:
+                self.news.canceled(self.payment_id, self.user_id)
+        return self._answer(books, CANCELED)
+
+    def _hold(self, reason: HoldReason) -> NoReturn:
+        self.news.held(self.payment_id, self.user_id, reason)
+        raise PaymentHeldError(reason.words, reason=reason.value)
+
+    def _answer(
+        self,
+        books: Books,
+        provider_status: str,
+        *,
+        credited: bool = False,
+        retry_after: int | None = None,
+    ) -> Reconciled:
+        return Reconciled(
+            payment_id=self.payment_id,
+            provider_status=provider_status,
+            payment_status=books.record.status if books.record else None,
+            credited=credited,
+            retry_after=retry_after,
+        )
+
+    def _spend(self) -> None:
+        self.budget.spend(self.user_id)
+
+    def _shop(self, gateway: PaymentGateway) -> Shop:
+        accepts_test = self.settings.accept_test_payments
+        return Shop(
+            account_id=gateway.account_id,
+            accepts_test_payments=bool(gateway.is_test_shop) if accepts_test is None else accepts_test,
+            default_currency=self.host.default_currency,
+        )
+
+    async def _read(self, payment: ProviderPayment | None = None) -> tuple[Books, Wallet | None]:
+        """Our books now and, once the provider has spoken of money, the wallet it would go to."""
+        return await self._database(partial(self._read_books, payment))
+
+    def _read_books(self, payment: ProviderPayment | None) -> tuple[Books, Wallet | None]:
+        books = self.ledger.read(self.service, self.payment_id)
+        if payment is None or payment.amount is None:
+            return books, None
+        wallet_id = named_wallet(payment, books)
+        return books, self.ledger.wallet(wallet_id, self.user_id, payment.amount.currency)
+
+    async def _database(self, work: Callable[[], T]) -> T:
+        try:
+            return await self.pace.on_thread(work)
+        except Exception as error:
+            log.warning(
+                "The billing database did not answer: payment=%s error=%s",
+                self.payment_id,
+                type(error).__name__,
+            )
+            raise TryLaterError("Billing is temporarily unavailable", reason="database") from error

@@ -1,0 +1,112 @@
+"""The flags: environment variables in the host's style, read when the plugin attaches.
+
+A value that cannot be read is named in ``Settings.problems`` and its default counts instead; for the switch
+itself, a value that cannot be read means off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import limits
+
+T = TypeVar("T")
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError("use true or false")
+
+
+def _boolean_or_auto(text: str) -> bool | None:
+    return None if text.lower() == "auto" else _boolean(text)
+
+
+def _rate(text: str) -> limits.RateLimitItem:
+    try:
+        return limits.parse(text)
+    except ValueError:
+        raise ValueError('use a rate such as "30/minute"') from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 10:  # the whole reply has 12 s, see pacing.REPLY_SECONDS
+        raise ValueError("use a number of seconds from 0.1 to 10")
+    return seconds
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+@dataclass(frozen=True, slots=True)
+class Flag(Generic[T]):
+    """One environment variable: its name, how its text is read, and what holds without it or on bad text."""
+
+    name: str
+    read: Callable[[str], T]
+    default: T
+    on_bad_value: T
+
+    def of(self, environ: Mapping[str, str], problems: list[str]) -> T:
+        text = environ.get(self.name, "").strip()
+        if not text:
+            return self.default
+        try:
+            return self.read(text)
+        except ValueError as error:
+            problems.append(f"{self.name} has a value that cannot be read: {error}")
+            return self.on_bad_value
+
+
+def _flag(name: str, read: Callable[[str], T], default: T) -> Flag[T]:
+    return Flag(name, read, default, default)
+
+
+ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, default=True, on_bad_value=False)
+FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, True)
+RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rate, limits.parse("30/minute"))
+DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds, 8.0)
+TEST_PAYMENTS: Flag[bool | None] = _flag(
+    "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, None
+)
+BLOCKED: Flag[frozenset[str]] = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The flags as read. ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop."""
+
+    enabled: bool = ENABLED.default
+    frontend: bool = FRONTEND.default
+    rate_limit: limits.RateLimitItem = field(default=RATE_LIMIT.default)
+    deadline_seconds: float = DEADLINE.default
+    accept_test_payments: bool | None = TEST_PAYMENTS.default
+    blocked_plugins: frozenset[str] = BLOCKED.default
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> Settings:
+        """The settings that ``environ`` asks for. Never raises: see ``problems``."""
+        problems: list[str] = []
+        return cls(
+            enabled=ENABLED.of(environ, problems),
+            frontend=FRONTEND.of(environ, problems),
+            rate_limit=RATE_LIMIT.of(environ, problems),
+            deadline_seconds=DEADLINE.of(environ, problems),
+            accept_test_payments=TEST_PAYMENTS.of(environ, problems),
+            blocked_plugins=BLOCKED.of(environ, problems),
+            problems=tuple(problems),
+        )
