@@ -6,7 +6,6 @@ the plugin attaches: before the host includes that router into its application.
 
 from __future__ import annotations
 
-import os
 import sys
 
 TYPE_CHECKING = False  # typing itself would cost an import at every interpreter start
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 _BILLING_ROUTER = "open_webui.routers.billing"
 _HOST_APP = "open_webui.main"
-_SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
 _LOGGER = "openwebui_billing_reconcile"
 
 
@@ -69,7 +67,7 @@ def _run_after(loader: object, name: str, after: Callable[[], None]) -> None:
     try:
         loader.exec_module = exec_module_then_attach  # type: ignore[attr-defined]
     except (AttributeError, TypeError):
-        _log("warning", "not attached: this host's module loader cannot be followed; see asgi.py")
+        _complain("this host's module loader cannot be followed; call attach() yourself")
 
 
 def _guarded(after: Callable[[], None]) -> None:
@@ -79,15 +77,16 @@ def _guarded(after: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - also SystemExit from somebody's import
-        _log("error", f"not attached: {type(error).__name__}: {error}")
+        _complain(f"{type(error).__name__}: {error}")
+
+
+def _complain(why: str) -> None:
+    import logging
+
+    logging.getLogger(_LOGGER).error("Billing top-up reconcile is not attached: %s", why)
 
 
 def _attach() -> None:
-    # Only an explicit "off" counts here, and spares the import of all the rest. attach() reads the flag
-    # properly, after the host has loaded its .env.
-    if os.environ.get(_SWITCH, "").strip().lower() in {"false", "0", "no", "off"}:
-        _log("info", f"not attached: {_SWITCH} is off")
-        return
     from .attachment import attach
 
     attach()
@@ -95,13 +94,9 @@ def _attach() -> None:
 
 def _report_no_billing() -> None:
     if _BILLING_ROUTER not in sys.modules:
-        _log("info", f"not attached: this host has no {_BILLING_ROUTER}")
+        from .attachment import report_no_billing
 
-
-def _log(level: str, message: str) -> None:
-    import logging
-
-    getattr(logging.getLogger(_LOGGER), level)("Billing top-up reconcile is %s", message)
+        report_no_billing()
 
 
 _AFTER = {_BILLING_ROUTER: _attach, _HOST_APP: _report_no_billing}

@@ -89,13 +89,20 @@ def detach() -> None:
         _attached = ExitStack()
 
 
+def report_no_billing() -> Report:
+    """Say that this host came up without loading a billing router."""
+    report = Report(State.NO_BILLING, f"this host does not load {BILLING_ROUTER}")
+    _log(report)
+    return report
+
+
 def _log(report: Report) -> None:
-    if report.state is State.ATTACHED:
-        log.info("Billing top-up reconcile %s is attached: %s", _version(), report.why)
-    elif report.state is State.INERT:
-        log.warning("Billing top-up reconcile %s is not attached: %s", _version(), report.why)
-    else:
-        log.info("Billing top-up reconcile %s is not attached: %s", _version(), report.why)
+    """The one line at start. It has to be seen, and hosts differ in what they show while they import."""
+    level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
+    if report.state is State.INERT:
+        level = logging.WARNING
+    verb = "is attached" if report.state is State.ATTACHED else "is not attached"
+    log.log(level, "Billing top-up reconcile %s %s: %s", _version(), verb, report.why)
 
 
 def _version() -> str:
@@ -216,7 +223,7 @@ def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStac
     before = list(host_router.routes)
     lifespan = host_router.lifespan_context
     host_router.include_router(router)
-    added = [route for route in host_router.routes if route not in before]
+    added = [route for route in host_router.routes if not any(route is old for old in before)]
 
     def take_back() -> None:
         _remove(host_router.routes, added)
