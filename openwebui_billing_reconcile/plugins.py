@@ -57,6 +57,9 @@ class Plugins:
         """Leave a plugin out: it is named, and nothing of it stays."""
         if self._manager.has_plugin(name):
             self._manager.unregister(name=name)
+        self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: BaseException) -> None:
         self.broken[name] = f"{type(error).__name__}: {error}"
         log.warning("Plugin %r is left out: %s", name, self.broken[name])
 
@@ -80,6 +83,9 @@ class Plugins:
 
     def _register(self, entry_point: EntryPoint) -> None:
         name = entry_point.name
+        if self._manager.has_plugin(name):
+            self._leave_out(name, PluginError("another plugin has this name already"))
+            return
         try:
             plugin = entry_point.load()
             self._manager.register(plugin, name)

@@ -1,0 +1,81 @@
+"""The flags."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import limits
+import pytest
+
+from openwebui_billing_reconcile.settings import Settings
+
+SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
+FRONTEND = "ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND"
+RATE = "BILLING_TOPUP_RECONCILE_RATE_LIMIT"
+DEADLINE = "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS"
+TESTS = "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"
+BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
+
+
+def test_without_flags_the_defaults_hold() -> None:
+    settings = Settings.read({})
+    assert settings == Settings(
+        enabled=True,
+        frontend=True,
+        rate_limit=limits.parse("30/minute"),
+        deadline_seconds=8.0,
+        accept_test_payments=None,
+        blocked_plugins=frozenset(),
+        problems=(),
+    )
+
+
+@pytest.mark.parametrize("flag", [SWITCH, FRONTEND])
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[(text, True) for text in ("true", "1", "yes", "on", "TRUE", " On ", "")],
+        *[(text, False) for text in ("false", "0", "no", "off", "False", " OFF ")],
+    ],
+)
+def test_switches_are_read_in_any_case(flag: str, text: str, value: bool) -> None:
+    settings = Settings.read({flag: text})
+    assert (settings.enabled if flag == SWITCH else settings.frontend) is value
+    assert not settings.problems
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"),
+    [
+        (FRONTEND, "maybe"),
+        (RATE, "many"),
+        (RATE, "30/fortnight"),
+        (DEADLINE, "soon"),
+        (DEADLINE, "0"),
+        (DEADLINE, "-1"),
+        (DEADLINE, "nan"),
+        (DEADLINE, "60"),
+        (TESTS, "sometimes"),
+    ],
+)
+def test_a_bad_value_is_named_and_the_default_holds(flag: str, text: str) -> None:
+    settings = Settings.read({flag: text})
+    (problem,) = settings.problems
+    assert flag in problem
+    assert replace(settings, problems=()) == Settings.read({})
+
+
+def test_a_bad_switch_means_off() -> None:
+    settings = Settings.read({SWITCH: "ture"})
+    assert settings.enabled is False
+    assert SWITCH in settings.problems[0]
+
+
+def test_values_are_read() -> None:
+    settings = Settings.read({RATE: "5/second", DEADLINE: "2.5", TESTS: "true", BLOCKED: " a, b ,,c"})
+    assert settings.rate_limit == limits.parse("5/second")
+    assert settings.deadline_seconds == 2.5
+    assert settings.accept_test_payments is True
+    assert settings.blocked_plugins == {"a", "b", "c"}
+    assert Settings.read({TESTS: "auto"}).accept_test_payments is None
+    assert Settings.read({TESTS: "off"}).accept_test_payments is False
