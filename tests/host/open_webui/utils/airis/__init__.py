@@ -1,0 +1,1 @@
+"""The part of the host that its fork adds to the original."""
