@@ -4,8 +4,6 @@ The public names are loaded on first use: Python imports this package at every i
 import hook in ``_autoload``, and that may cost nothing.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # typing itself would cost an import at every interpreter start
 if TYPE_CHECKING:
     from .attachment import Report, State, attach, detach

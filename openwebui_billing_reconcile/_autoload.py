@@ -1,10 +1,9 @@
 """Armed at interpreter start by ``openwebui_billing_reconcile_autoload.pth``. Standard library only.
 
-It puts one finder on ``sys.meta_path`` and imports nothing. When the host has imported its billing router,
+No ``from __future__`` and no ``typing``: each would be an import at every interpreter start. It puts one
+finder on ``sys.meta_path`` and imports nothing. When the host has imported its billing router,
 the plugin attaches: before the host includes that router into its application.
 """
-
-from __future__ import annotations
 
 import sys
 
@@ -34,8 +33,11 @@ class _Finder:
     """Lets the other finders find the host's modules, and has something run after those two."""
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self,
+        name: str,
+        path: "Sequence[str] | None" = None,
+        target: "ModuleType | None" = None,
+    ) -> "ModuleSpec | None":
         after = _AFTER.get(name)
         if after is None:
             return None
@@ -45,8 +47,8 @@ class _Finder:
         return spec
 
     def _found_by_others(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None", target: "ModuleType | None"
+    ) -> "ModuleSpec | None":
         for finder in sys.meta_path:
             find_spec = None if finder is self else getattr(finder, "find_spec", None)
             spec: ModuleSpec | None = find_spec(name, path, target) if find_spec else None
@@ -55,11 +57,11 @@ class _Finder:
         return None
 
 
-def _run_after(loader: object, name: str, after: Callable[[], None]) -> None:
+def _run_after(loader: object, name: str, after: "Callable[[], None]") -> None:
     """Have ``after`` run once the module has. The loader stays what it is: others look at its type."""
     exec_module = loader.exec_module  # type: ignore[attr-defined]
 
-    def exec_module_then_attach(module: ModuleType) -> None:
+    def exec_module_then_attach(module: "ModuleType") -> None:
         exec_module(module)
         if module.__name__ == name:  # some loaders serve many modules
             _guarded(after)
@@ -70,7 +72,7 @@ def _run_after(loader: object, name: str, after: Callable[[], None]) -> None:
         _complain("this host's module loader cannot be followed; call attach() yourself")
 
 
-def _guarded(after: Callable[[], None]) -> None:
+def _guarded(after: "Callable[[], None]") -> None:
     """The host always starts, so whatever goes wrong here is one log line."""
     try:
         after()

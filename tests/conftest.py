@@ -1,0 +1,42 @@
+"""Options and servers for the tests that run a whole host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness.host import Program
+from tests.harness.postgres import Postgres, running_postgres
+from tests.yookassa.client import Simulator
+from tests.yookassa.process import running_simulator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Point the tests at another host than the reference host."""
+    group = parser.getgroup("host")
+    group.addoption("--host-dir", type=Path, metavar="DIR", help="backend folder of the host to test")
+    group.addoption("--host-python", metavar="PYTHON", help="the Python that runs it, plugin installed")
+
+
+@pytest.fixture(scope="session")
+def program(pytestconfig: pytest.Config) -> Program:
+    """The host under test."""
+    folder, python = pytestconfig.getoption("--host-dir"), pytestconfig.getoption("--host-python")
+    reference = Program()
+    return Program(folder.resolve() if folder else reference.folder, python or reference.python)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """PostgreSQL, one for each test process."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def simulator() -> Iterator[Simulator]:
+    """The provider, with a test shop."""
+    with running_simulator() as provider:
+        yield provider
