@@ -1,0 +1,38 @@
+# Needs Python 3.11 or newer and make; Node.js with npm for the front end's tests. The rest is installed here.
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check format clean
+
+## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
+demo: $(READY)
+	$(BIN)/python -m tests.demo $(ARGS)
+
+## Every test, with the coverage of the package; ARGS goes to pytest.
+test: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+## Linter, formatter, type checker.
+check: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv .cache .coverage* build dist frontend-patch/node_modules
+
+$(READY): pyproject.toml requirements-test.txt openwebui_billing_reconcile_autoload.pth
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements-test.txt
+	@touch $@
