@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter
 
 from . import api
-from .gateway import HostGateway, host_gateway
-from .hookspecs import hookimpl
+from .gateway import HostGateway
+from .hookspecs import PaymentGateway, hookimpl
 from .host import OpenWebUIHost
 from .reconcile import Reconciler
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @hookimpl
@@ -40,6 +44,25 @@ def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., A
 
 
 @hookimpl(trylast=True)
-def payment_gateway(host: OpenWebUIHost) -> HostGateway | None:
-    """The host's own YooKassa client."""
-    return host_gateway(host)
+def payment_gateway(host: OpenWebUIHost) -> PaymentGateway | None:
+    """The host's own YooKassa client; the official SDK where the host has none."""
+    if host.has_payment_client:
+        client = host.payment_client
+        return HostGateway(client, host.shop_id, host.shop_secret_key) if client else None
+    return _sdk_gateway(host.shop_id, host.shop_secret_key, host.provider_url)
+
+
+@cache
+def _sdk_gateway(shop_id: str, secret_key: str, api_url: str) -> PaymentGateway | None:
+    if not (shop_id and secret_key):
+        return None
+    try:
+        from .sdk import SdkGateway
+    except ImportError as error:
+        log.error(
+            "This host has no YooKassa client and the official SDK cannot be imported (%s): "
+            "pip install 'openwebui-billing-reconcile[sdk]'",
+            error,
+        )
+        return None
+    return SdkGateway(shop_id, secret_key, api_url)

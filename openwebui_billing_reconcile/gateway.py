@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from .errors import GatewayBusyError, GatewayError, GatewayRejectedError, PaymentUnknownError
-from .hookspecs import Host
 
-# A 429 that does not say how long: what a person would wait.
-_PAUSE_SECONDS = 5.0
+PAUSE_SECONDS = 5.0
+"""The pause after a 429 that does not say how long."""
 
 
 class HostGateway:
@@ -29,35 +29,35 @@ class HostGateway:
         try:
             answer: object = await self._client.get_payment(payment_id)
         except Exception as error:
-            raise _named(error) from error
+            # The host's client raises one class for everything; it carries the status where there was one.
+            pause = pause_seconds(_json(getattr(error, "response_text", "")))
+            raise named_error(getattr(error, "status_code", None), pause) from error
         return answer
 
 
-def host_gateway(host: Host) -> HostGateway | None:
-    """The host's client as a gateway; ``None`` while it is not initialised."""
-    client = host.payment_client
-    return HostGateway(client, host.shop_id, host.shop_secret_key) if client else None
-
-
-def _named(error: Exception) -> GatewayError:
-    """The host's client raises one class for everything and carries the HTTP status where there was one."""
-    status = getattr(error, "status_code", None)
+def named_error(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:
+    """The error for an HTTP status of the provider; ``None``: there was no answer with a status."""
     if status == 404:
         return PaymentUnknownError("the provider does not know this payment")
     if status in {400, 401, 403}:
         return GatewayRejectedError(f"the provider answered {status}")
     if status == 429:
-        pause = _pause_seconds(getattr(error, "response_text", ""))
         return GatewayBusyError("the provider asks for a pause", retry_after=pause)
-    return GatewayError(f"{type(error).__name__}, HTTP status {status}")
+    return GatewayError(f"the provider answered {status}" if status else "the provider did not answer")
 
 
-def _pause_seconds(body: object) -> float:
+def pause_seconds(body: object) -> float:
     """``retry_after`` of the provider's error body, which is in milliseconds."""
-    try:
-        milliseconds = json.loads(str(body))["retry_after"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return _PAUSE_SECONDS
+    milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-        return _PAUSE_SECONDS
+        return PAUSE_SECONDS
+    if not 0 <= milliseconds <= 3_600_000:  # also NaN, which JSON as Python reads it can hold
+        return PAUSE_SECONDS
     return milliseconds / 1000
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None

@@ -175,6 +175,11 @@ class OpenWebUIHost:
         return str(getattr(self._modules[_ENV], "YOOKASSA_SECRET_KEY", "") or "")
 
     @property
+    def provider_url(self) -> str:
+        """Where the provider's API is; its documented address where the host does not say."""
+        return str(getattr(self._modules[_ENV], "YOOKASSA_API_URL", "") or "https://api.yookassa.ru/v3")
+
+    @property
     def wallet_service(self) -> Any:
         return self._modules[_WALLET].wallet_service
 

@@ -27,9 +27,9 @@ from async_yookassa.exceptions import (  # type: ignore[import-untyped]
 )
 from async_yookassa.models.payment import PaymentListOptions  # type: ignore[import-untyped]
 from yookassa import Payment as OfficialPayment  # type: ignore[import-untyped]
-from yookassa.client import ApiClient  # type: ignore[import-untyped]
-from yookassa.domain.common import UserAgent  # type: ignore[import-untyped]
-from yookassa.domain.exceptions import NotFoundError as OfficialNotFoundError  # type: ignore[import-untyped]
+from yookassa.client import ApiClient
+from yookassa.domain.common import UserAgent
+from yookassa.domain.exceptions import NotFoundError as OfficialNotFoundError
 
 from tests.yookassa.app import create_app
 from tests.yookassa.client import Attempt, Document, Simulator

@@ -209,6 +209,7 @@ def running_host(
     """
     with ExitStack() as stack:
         folder = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="host-")))
+        (folder / "static").mkdir(exist_ok=True)  # real hosts want it to be there
         program = program or Program()
         environment = program.environment(
             folder, database_url or f"sqlite:///{folder}/webui.db", simulator, env

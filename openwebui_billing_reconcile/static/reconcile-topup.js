@@ -1,0 +1,161 @@
+// openwebui-billing-reconcile: on return from the provider the balance page asks after the top-up.
+// Built from frontend-patch/ with "npm run build": change it there.
+(() => {
+	'use strict';
+
+	const FLOW_KEY = 'billing_topup_flow_v1';
+	const FLOW_TTL_MS = 10 * 60 * 1000;
+	const ANSWER_MS = 20 * 1000; // the server answers within 12 s
+	/** `detail` is in the server's words; `status` is 0 where the server was not reached. */
+	class TopupReconcileError extends Error {
+		constructor(status, detail, retryAfter) {
+			super(detail);
+			this.status = status;
+			this.detail = detail;
+			this.retryAfter = retryAfter;
+		}
+	}
+	const failed = (status, detail, retryAfter = null) => {
+		const error = new TopupReconcileError(status, detail, retryAfter);
+		return { result: undefined, error, retryAfter };
+	};
+	const ask = async (token, id, apiBaseUrl = '/api/v1', signal) => {
+		const response = await fetch(`${apiBaseUrl}/billing/topup/reconcile`, {
+			method: 'POST',
+			headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` },
+			body: JSON.stringify({ payment_id: id }),
+			signal: signal ?? null
+		}).catch((why) => String(why));
+		if (typeof response === 'string') return failed(0, response);
+		const { status, ok, headers } = response;
+		const retryAfter = Number(headers.get('Retry-After')) || null;
+		const body = await response.json().catch(() => null);
+		if (ok && typeof body?.credited === 'boolean') {
+			return { result: body, error: undefined, retryAfter };
+		}
+		const { detail } = body ?? {};
+		const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
+		return failed(status, words, retryAfter);
+	};
+	/** Waits: longer while the page is hidden, shorter when aborted or, after a lost connection, online. */
+	const pause = (ms, lost, signal) =>
+		new Promise((resolve) => {
+			const over = new AbortController();
+			let due = false;
+			const look = (event) => {
+				due || (due = event?.type !== 'visibilitychange');
+				if (!signal?.aborted && (!due || document.visibilityState === 'hidden')) return;
+				clearTimeout(timer);
+				over.abort();
+				resolve();
+			};
+			const timer = setTimeout(look, ms);
+			document.addEventListener('visibilitychange', look, { signal: over.signal });
+			signal?.addEventListener('abort', look, { signal: over.signal });
+			if (lost) window.addEventListener('online', look, { signal: over.signal });
+		});
+	/** The top-up that the person left for, unless it is too old; whatever else is stored counts as none. */
+	const readFlow = () => {
+		try {
+			const stored = JSON.parse(localStorage.getItem(FLOW_KEY) ?? '');
+			const { payment_id: id, started_at_ms: startedAt } = stored;
+			if (typeof id !== 'string' || !/^[\w-]{1,64}$/.test(id)) return null;
+			const endsAt = Math.min(Number(startedAt), Date.now()) + FLOW_TTL_MS;
+			return Date.now() < endsAt ? { id, endsAt } : null;
+		} catch {
+			return null;
+		}
+	};
+	/** Has the server ask the provider about a top-up, and credit it if it was paid. */
+	const reconcileTopup = async (token, paymentId, apiBaseUrl) => {
+		const { result, error } = await ask(token, paymentId, apiBaseUrl);
+		if (error) throw error;
+		return result;
+	};
+	/** Does so about the stored top-up until there is a last word; `null` where none is stored. */
+	const reconcileTopupOnReturn = async (options) => {
+		const { token, apiBaseUrl, signal, onStep } = options;
+		const step = (taken) => {
+			onStep?.(taken);
+			return taken;
+		};
+		const flow = readFlow();
+		if (!flow) return null;
+		for (let wait = 0, backoff = 0, lost = false; ;) {
+			const ready = !wait && document.visibilityState !== 'hidden';
+			if (!ready && !signal?.aborted) await pause(wait, lost, signal);
+			if (signal?.aborted) return step({ state: 'aborted' });
+			if (Date.now() >= flow.endsAt) return step({ state: 'expired' });
+			step({ state: 'asking' });
+			const { result, error, retryAfter } =
+				(await Promise.race([
+					ask(token, flow.id, apiBaseUrl, signal),
+					pause(ANSWER_MS, false, signal)
+				])) ?? failed(0, 'No answer');
+			if (result?.credited) return step({ state: 'credited', result });
+			if (result?.provider_status === 'canceled') return step({ state: 'canceled', result });
+			if (error && error.status >= 400 && error.status < 500 && error.status !== 429) {
+				return step({ state: 'refused', error });
+			}
+			backoff = result && retryAfter ? 0 : Math.min(60, 2 * backoff || 3);
+			lost = error?.status === 0;
+			wait = Math.min(1000 * Math.max(backoff, retryAfter ?? 0), flow.endsAt - Date.now());
+			if (!signal?.aborted) step({ state: 'waiting', result, error, retryInMs: wait });
+		}
+	};
+
+	/** For a front end built before this existed: runs behind the host's own loader.js, on the balance page only. */
+	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
+	const PAGE_POLLS_MS = 23 * 1000; // the page asks for the balance six times, every three seconds
+	const PAGE_NOTICES_MS = 5 * 1000;
+	const RELOADED_KEY = 'billing_topup_reconcile_reloaded';
+	let visit = null;
+	const balancePage = () => BALANCE_PAGE.exec(location.pathname);
+	/** The page has given up polling and still shows the old balance: load it anew, once for each top-up. */
+	const reloadOnce = (flow, signal) => {
+		if (signal.aborted || !balancePage() || localStorage.getItem(FLOW_KEY) !== flow) return;
+		sessionStorage.setItem(RELOADED_KEY, flow);
+		location.reload();
+	};
+	const reconcile = async (base, visit) => {
+		const { signal } = visit;
+		const token = localStorage.getItem('token');
+		const flow = localStorage.getItem(FLOW_KEY);
+		if (!token || !flow || sessionStorage.getItem(RELOADED_KEY) === flow) return;
+		const began = Date.now();
+		const last = await reconcileTopupOnReturn({
+			token,
+			signal,
+			// The origin keeps the token at home: a path may begin with two slashes.
+			apiBaseUrl: `${location.origin}${base}/api/v1`,
+			onStep: () => {
+				if (!balancePage()) visit.abort();
+			}
+		});
+		if (last?.state !== 'credited') return;
+		const wait = Math.max(PAGE_NOTICES_MS, began + PAGE_POLLS_MS - Date.now());
+		setTimeout(reloadOnce, wait, flow, signal);
+	};
+	/** On each arrival at the balance page, and never twice for one. */
+	const look = () => {
+		const base = balancePage()?.[1];
+		if (base === undefined) {
+			visit?.abort();
+			visit = null;
+		} else if (!visit) {
+			visit = new AbortController();
+			// Storage may be forbidden: then there is nothing to do.
+			reconcile(base, visit).catch(() => undefined);
+		}
+	};
+	look();
+	// Moves inside the page, such as back from signing in, where the browser tells of them.
+	window.navigation?.addEventListener('currententrychange', look);
+	// Back from the provider with the browser's own button: the page is shown again as it was left.
+	window.addEventListener('pageshow', ({ persisted }) => {
+		if (!persisted) return;
+		visit?.abort();
+		visit = null;
+		look();
+	});
+})();
