@@ -42,7 +42,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
 }
 """What the host must have, by module. ``status`` looks the same names up in the host's source text."""
 
-_COLUMNS: dict[str, tuple[str, ...]] = {
+COLUMNS: dict[str, tuple[str, ...]] = {
     "LedgerEntry": (
         "user_id",
         "wallet_id",
@@ -56,8 +56,8 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "Payment": ("provider_payment_id", "status", "updated_at"),
     "Wallet": ("id", "user_id", "currency"),
 }
-_CREDITING_ARGUMENTS = {"event_type", "payment_id", "webhook_data"}
-_LEDGER_KEY = {"reference_type", "reference_id", "type"}
+CREDITING_ARGUMENTS = {"event_type", "payment_id", "webhook_data"}
+LEDGER_KEY = {"reference_type", "reference_id", "type"}
 
 
 def missing_names() -> list[str]:
@@ -88,7 +88,7 @@ def _has(owner: object, dotted: str) -> bool:
 
 def _missing_details() -> Iterator[str]:
     tables = importlib.import_module(_TABLES)
-    for name, columns in _COLUMNS.items():
+    for name, columns in COLUMNS.items():
         table = getattr(getattr(tables, name, None), "__table__", None)
         if table is not None:
             yield from (f"{_TABLES}.{name}.{c}" for c in columns if c not in table.columns)
@@ -98,7 +98,7 @@ def _missing_details() -> Iterator[str]:
         None,
     )
     if path is not None:
-        lacking = _CREDITING_ARGUMENTS - set(inspect.signature(path).parameters)
+        lacking = CREDITING_ARGUMENTS - set(inspect.signature(path).parameters)
         if lacking:
             yield f"{_BILLING}.BillingService._process_topup_webhook({', '.join(sorted(lacking))})"
 
@@ -114,7 +114,7 @@ def ledger_key_is_declared() -> bool:
         for key in (*table.constraints, *table.indexes)
         if isinstance(key, UniqueConstraint) or (isinstance(key, Index) and key.unique)
     ]
-    return _LEDGER_KEY in unique_sets
+    return LEDGER_KEY in unique_sets
 
 
 class OpenWebUIHost:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import limits
 
@@ -53,12 +53,13 @@ def _names(text: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Flag(Generic[T]):
-    """One environment variable: its name, how its text is read, and what holds without it or on bad text."""
+    """One environment variable: its name, how its text is read, what holds without it and on bad text."""
 
     name: str
     read: Callable[[str], T]
     default: T
     on_bad_value: T
+    shown_default: str
 
     def of(self, environ: Mapping[str, str], problems: list[str]) -> T:
         text = environ.get(self.name, "").strip()
@@ -71,18 +72,18 @@ class Flag(Generic[T]):
             return self.on_bad_value
 
 
-def _flag(name: str, read: Callable[[str], T], default: T) -> Flag[T]:
-    return Flag(name, read, default, default)
+def _flag(name: str, read: Callable[[str], T], default: str) -> Flag[T]:
+    return Flag(name, read, read(default), read(default), default)
 
 
-ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, default=True, on_bad_value=False)
-FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, True)
-RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rate, limits.parse("30/minute"))
-DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds, 8.0)
-TEST_PAYMENTS: Flag[bool | None] = _flag(
-    "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, None
-)
-BLOCKED: Flag[frozenset[str]] = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, frozenset())
+ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, True, on_bad_value=False, shown_default="true")
+FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, "true")
+RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rate, "30/minute")
+DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds, "8")
+TEST_PAYMENTS = _flag("BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, "auto")
+BLOCKED = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, "")
+
+FLAGS: tuple[Flag[Any], ...] = (ENABLED, FRONTEND, RATE_LIMIT, DEADLINE, TEST_PAYMENTS, BLOCKED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ def host(tmp_path: Path) -> Variant:
 
 
 def test_the_host_as_it_is_gets_the_endpoint_and_the_method(host: Variant) -> None:
+    assert host.status()["state"] == "attached"
     started = host.start()
     assert started.attached
     (line,) = started.lines()
@@ -26,6 +27,7 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(host: Variant) -> No
 
 @pytest.mark.parametrize("off", ["false", "0", "No", "OFF"])
 def test_the_switch_leaves_the_host_as_without_the_plugin(host: Variant, off: str) -> None:
+    assert host.status(**{SWITCH: off})["state"] == "off"
     started = host.start(**{SWITCH: off})
     assert not started.attached
     (line,) = started.lines()
@@ -33,13 +35,15 @@ def test_the_switch_leaves_the_host_as_without_the_plugin(host: Variant, off: st
 
 
 def test_the_switch_is_read_from_the_hosts_env_file(host: Variant) -> None:
-    host.write(".env", f"{SWITCH}=off\n")
+    host.write("../.env", f"{SWITCH}=off\n")
+    assert host.status()["state"] == "off"
     started = host.start()
     assert not started.attached
     assert f"{SWITCH} is off" in started.log
 
 
 def test_a_switch_that_cannot_be_read_means_off_and_says_so(host: Variant) -> None:
+    assert host.status(**{SWITCH: "ture"})["state"] == "off"
     started = host.start(**{SWITCH: "ture"})
     assert not started.attached
     assert f"{SWITCH} has a value that cannot be read: use true or false" in started.log
@@ -50,6 +54,7 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
         "utils/airis/app_bootstrap.py", "from open_webui.routers import admin_billing, billing", "return"
     )
     (host.folder / "open_webui/routers/billing.py").unlink()
+    assert host.status()["state"] == "no_billing"
     started = host.start()
     assert not started.attached
     (line,) = started.lines()
@@ -59,6 +64,7 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
 def test_a_host_with_the_method_already_is_left_alone(host: Variant) -> None:
     own = f"{SERVICE}\n    async def reconcile_topup_payment(self, user_id, payment_id): ...\n"
     host.edit("utils/billing.py", SERVICE, own)
+    assert host.status()["state"] == "stepped_aside"
     started = host.start()
     assert started.method
     assert PATH not in started.paths
@@ -99,6 +105,9 @@ def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(
 ) -> None:
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace(old, new))
+    foretold = host.status()
+    assert foretold["state"] == "inert"
+    assert missing in foretold["missing"]
     started = host.start()
     assert not started.attached
     (line,) = started.lines()
@@ -107,6 +116,7 @@ def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(
 
 def test_a_crediting_path_with_other_arguments_is_missed(host: Variant) -> None:
     host.edit("utils/billing.py", "webhook_data", "data")
+    assert host.status()["state"] == "inert"
     started = host.start()
     assert not started.attached
     assert "_process_topup_webhook(webhook_data)" in started.log
@@ -115,6 +125,7 @@ def test_a_crediting_path_with_other_arguments_is_missed(host: Variant) -> None:
 def test_a_table_without_a_needed_column_is_missed(host: Variant) -> None:
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace("reference_type", "reference_kind"))
+    assert host.status()["state"] == "inert"
     started = host.start()
     assert not started.attached
     assert "open_webui.models.billing.LedgerEntry.reference_type" in started.log
@@ -126,6 +137,7 @@ def test_a_ledger_that_could_credit_twice_is_left_alone(host: Variant) -> None:
         '"reference_type", "reference_id", "type"',
         '"reference_type", "reference_id", "type", "wallet_id"',
     )
+    assert host.status()["state"] == "inert"
     started = host.start()
     assert not started.attached
     (line,) = started.lines()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -420,12 +421,12 @@ def test_without_settings_there_is_no_wallet(bare_host: Host) -> None:
 
 
 def test_env_file_and_app_dir(tmp_path: Path) -> None:
-    backend = tmp_path / "backend"
-    backend.mkdir()
-    (backend / ".env").write_text("ENABLE_BILLING_WALLET=true\nBILLING_DEFAULT_CURRENCY=EUR\n")
+    backend = tmp_path / "app" / "backend"
+    shutil.copytree(HOST / "open_webui", backend / "open_webui")
+    (tmp_path / "app" / ".env").write_text("ENABLE_BILLING_WALLET=true\nBILLING_DEFAULT_CURRENCY=EUR\n")
     variables = {"BILLING_DEFAULT_CURRENCY": "USD"}
-    options = ("--app-dir", str(HOST))
-    with running_host(tmp_path, variables, options=options, cwd=backend) as started:
+    options = ("--app-dir", str(backend))
+    with running_host(tmp_path, variables, options=options, cwd=tmp_path) as started:
         admin = started.admin()
         assert admin.get("/billing/balance").json()["currency"] == "USD"
         answer = admin.post("/billing/topup", amount_kopeks=PACKAGE, return_url=RETURN_URL)

@@ -26,7 +26,7 @@ from async_yookassa.exceptions import (  # type: ignore[import-untyped]
     UnauthorizedError,
 )
 from async_yookassa.models.payment import PaymentListOptions  # type: ignore[import-untyped]
-from yookassa import Payment as OfficialPayment  # type: ignore[import-untyped]
+from yookassa import Payment as OfficialPayment
 from yookassa.client import ApiClient
 from yookassa.domain.common import UserAgent
 from yookassa.domain.exceptions import NotFoundError as OfficialNotFoundError

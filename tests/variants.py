@@ -51,9 +51,9 @@ class Started:
 class Variant:
     """A copy of the reference host that a test may change."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        shutil.copytree(HOST / "open_webui", folder / "open_webui")
+    def __init__(self, base: Path) -> None:
+        self.folder = base / "backend"
+        shutil.copytree(HOST / "open_webui", self.folder / "open_webui")
 
     def edit(self, file: str, old: str, new: str) -> None:
         """Replace a text that must be there."""
@@ -94,6 +94,23 @@ class Variant:
         """Import the host as a server does."""
         out, log = self.run(_LOOK, env)
         return Started(**json.loads(out.splitlines()[-1]), log=out + log)
+
+    def status(self, *options: str, **env: str) -> dict[str, Any]:
+        """What ``openwebui-billing-reconcile status`` foretells, without starting the host."""
+        command = [sys.executable, "-m", "openwebui_billing_reconcile", "status", "--json", *options]
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**environment(self.folder), **env},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert not done.stderr
+        status: dict[str, Any] = json.loads(done.stdout)
+        assert done.returncode == (0 if status["attaches"] else 1)
+        assert not (self.folder / "data").exists(), "status has started the host"
+        return status
 
     def json(self, code: str, **env: str) -> Any:
         """What code prints last, as JSON."""

@@ -11,9 +11,8 @@ OPEN_WEBUI_DIR = Path(__file__).resolve().parent
 BACKEND_DIR = OPEN_WEBUI_DIR.parent
 BASE_DIR = BACKEND_DIR.parent
 
-# What the environment already says wins; among the files, the first that names a variable.
-for _folder in dict.fromkeys((Path.cwd(), BACKEND_DIR, BASE_DIR)):
-    load_dotenv(_folder / ".env")
+# Above the backend folder, as in real ones. What the environment already says wins.
+load_dotenv(BASE_DIR / ".env")
 
 
 def _integers(value: str) -> list[int]:
