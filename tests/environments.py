@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,12 +13,11 @@ ROOT = Path(__file__).parents[1]
 HOST_NEEDS = ("aiohttp", "PyJWT", "python-dotenv", "uvicorn", "psycopg2-binary")
 
 
-def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
+def run(*command: str | Path) -> str:
     """Run a command that must succeed; its stdout."""
     done = subprocess.run(
         [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=300,
@@ -66,6 +64,6 @@ class Environment:
         """Uninstall."""
         uv("pip", "uninstall", "--quiet", "--python", self.python, name)
 
-    def say(self, code: str, *options: str, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
+    def say(self, code: str, arguments: Sequence[str] = ()) -> str:
         """What a piece of code prints."""
-        return run(self.python, *options, "-c", code, cwd=cwd, env=env)
+        return run(self.python, "-c", code, *arguments)
