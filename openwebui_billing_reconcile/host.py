@@ -209,5 +209,8 @@ class OpenWebUIHost:
             cause = cause.__cause__
         if speak is None or cause is None:
             return None
-        answer: HTTPException = speak(cause, action="topup reconcile")
+        try:
+            answer: HTTPException = speak(cause, action="topup reconcile")
+        except Exception:  # noqa: BLE001 - it may be the error of another client than the host's
+            return None
         return str(answer.detail)

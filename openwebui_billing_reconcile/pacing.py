@@ -10,9 +10,10 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import anyio.to_thread
 import limits
@@ -43,8 +44,12 @@ REPLY_SECONDS = 12.0
 QUESTIONS_IN_FLIGHT = 10
 """Questions to the provider at a time, per worker."""
 
-DATABASE_THREADS = 4
-"""Threads for database work, per worker: a small part of the host's pool of 5 + 10 connections."""
+READING_THREADS = 2
+WRITING_THREADS = 2
+"""Threads for database work, per worker: four together, a small part of the host's pool of 5 + 10
+connections. Writing has its own, because it can wait for a wallet's row as long as somebody else holds it,
+and proofs must be read meanwhile.
+"""
 
 REMEMBER_SECONDS = 1.0
 """How long an answer counts as fresh."""
@@ -56,6 +61,8 @@ _LAST_STEP = 34
 _IDLE_SECONDS = 120.0
 _TALKS = 1024  # payments remembered at a time; the oldest is forgotten first
 _LONGEST_PAUSE = 60.0
+_BRIEFLY_SECONDS = 1.0
+_STILL_CHECKING = "Payment is still being checked"
 _OUT_OF_REACH = "Payment provider is temporarily unavailable"
 
 
@@ -79,15 +86,14 @@ class _Talk:
 
     def __init__(self, now: float) -> None:
         self.began = now
-        self.turn = asyncio.Lock()
         self.question: asyncio.Task[ProviderPayment | None] | None = None
         self.answered_at = -math.inf
 
-    def is_open(self, now: float) -> bool:
-        """Whether the last question can be joined: still unanswered, or answered just now."""
-        if self.question is None:
-            return False
-        return not self.question.done() or now - self.answered_at < REMEMBER_SECONDS
+    def open_question(self, now: float) -> asyncio.Task[ProviderPayment | None] | None:
+        """The last question, where it can be joined: still unanswered, or answered just now."""
+        if self.question and self.question.done() and now - self.answered_at >= REMEMBER_SECONDS:
+            return None
+        return self.question
 
 
 class Pacing:
@@ -97,28 +103,44 @@ class Pacing:
         self._deadline = deadline_seconds
         self._clock = clock
         self._slots = asyncio.Semaphore(QUESTIONS_IN_FLIGHT)
-        self._threads = CapacityLimiter(DATABASE_THREADS)
+        self._reading = CapacityLimiter(READING_THREADS)
+        self._writing = CapacityLimiter(WRITING_THREADS)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._talks: TTLCache[str, _Talk] = TTLCache(_TALKS, _IDLE_SECONDS, timer=clock)
         self._paused_until = -math.inf
         self._background: set[asyncio.Task[object]] = set()
 
-    async def on_thread(self, work: Callable[[], T]) -> T:
-        """Run database work off the event loop, on threads of our own."""
-        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+    async def reading(self, work: Callable[[], T]) -> T:
+        """Read the database off the event loop, on threads of our own."""
+        return await anyio.to_thread.run_sync(work, limiter=self._reading)
 
-    async def reply(self, work: Awaitable[T]) -> T:
+    async def writing(self, work: Callable[[], T]) -> T:
+        """Write to the database off the event loop, on threads of our own; in the user's turn only."""
+        return await anyio.to_thread.run_sync(work, limiter=self._writing)
+
+    async def reply(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work`` as long as a reply may take; it goes on after that, and without its caller.
 
         Raises ``TryLaterError`` when the time is up.
         """
-        task = asyncio.ensure_future(work)
+        task = self._start(work)
+        done, _ = await asyncio.wait({task}, timeout=REPLY_SECONDS)
+        if not done:
+            raise TryLaterError(_STILL_CHECKING, reason="slow")
+        return task.result()
+
+    async def briefly(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Wait a second for ``work`` and go on without it after that; ``None`` then."""
+        task = self._start(work)
+        done, _ = await asyncio.wait({task}, timeout=_BRIEFLY_SECONDS)
+        return task.result() if done else None
+
+    def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work`` as nobody's: whoever waits for it may go away without taking it along."""
+        task = asyncio.create_task(work)
         self._background.add(task)
         task.add_done_callback(self._finished)
-        try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                return await asyncio.shield(task)
-        except TimeoutError:
-            raise TryLaterError("Payment is still being checked", reason="slow") from None
+        return task
 
     def _finished(self, task: asyncio.Task[object]) -> None:
         self._background.discard(task)
@@ -126,10 +148,27 @@ class Pacing:
             task.exception()  # its caller may be gone; asyncio would report it as never retrieved
 
     @asynccontextmanager
-    async def turn(self, payment_id: str) -> AsyncIterator[None]:
-        """One at a time in this worker may decide about a payment; the next one finds the ledger written."""
-        async with self._talk(payment_id).turn:
+    async def turn(self, user_id: str) -> AsyncIterator[None]:
+        """One at a time in this worker may decide and write for a user; the next finds the ledger written.
+
+        So a wallet whose row is stuck holds up its owner and one thread, and nobody else. Raises
+        ``TryLaterError`` where the turn does not come within the time of a reply.
+        """
+        lock = self._turns.setdefault(user_id, asyncio.Lock())
+        try:
+            async with asyncio.timeout(REPLY_SECONDS):
+                await lock.acquire()
+        except TimeoutError:
+            raise TryLaterError(_STILL_CHECKING, reason="slow") from None
+        try:
             yield
+        finally:
+            lock.release()
+
+    def is_taken(self, user_id: str) -> bool:
+        """Whether somebody is having this user's turn."""
+        lock = self._turns.get(user_id)
+        return lock is not None and lock.locked()
 
     async def ask(
         self, gateway: PaymentGateway, payment_id: str, afford: Callable[[], None]
@@ -141,15 +180,18 @@ class Pacing:
         """
         now = self._clock()
         talk = self._talk(payment_id)
-        if not talk.is_open(now):
+        question = talk.open_question(now)
+        if question is None:
             self._check_pause(now)
             afford()
             self._talks[payment_id] = talk  # anew: its idle time starts here
-            # The question is nobody's: a caller that goes away takes nothing from the others.
-            talk.question = asyncio.create_task(self._question(gateway, payment_id, talk))
-            talk.question.add_done_callback(self._finished)
-        assert talk.question is not None  # noqa: S101 - is_open() or just asked
-        return await asyncio.shield(talk.question)
+            question = talk.question = self._start(self._question(gateway, payment_id, talk))
+        await asyncio.wait({question})
+        if question.cancelled() or question.exception():
+            talk.question = None  # not remembered, nor what its traceback holds on to
+        if question.cancelled():
+            raise TryLaterError(_OUT_OF_REACH, reason="provider_unavailable")
+        return question.result()
 
     def retry_after(self, payment_id: str) -> int:
         """Seconds until the next question about an undecided payment is due."""
@@ -188,7 +230,7 @@ class Pacing:
         if isinstance(error, GatewayRejectedError):
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayBusyError):
-            pause = min(max(error.retry_after, 1.0), _LONGEST_PAUSE)
+            pause = min(max(1.0, error.retry_after), _LONGEST_PAUSE)
             self._paused_until = max(self._paused_until, self._clock() + pause)
             return TryLaterError(_OUT_OF_REACH, reason="provider_busy", retry_after=math.ceil(pause))
         return TryLaterError(_OUT_OF_REACH, reason="provider_unavailable")

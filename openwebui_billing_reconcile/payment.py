@@ -165,7 +165,7 @@ def _boolean(value: object) -> bool | None:
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return value if isinstance(value, str) and value and value.isprintable() else None
 
 
 def _kopeks(value: object) -> int | None:

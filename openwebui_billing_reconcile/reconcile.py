@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeVar, assert_never
@@ -20,7 +21,7 @@ from .hookspecs import PaymentGateway
 from .host import OpenWebUIHost
 from .ledger import Ledger
 from .news import News
-from .pacing import Budget, Pacing, PacingPerLoop
+from .pacing import REPLY_SECONDS, Budget, Pacing, PacingPerLoop
 from .payment import (
     CANCELED,
     PENDING,
@@ -80,8 +81,18 @@ class Reconciler:
             budget=self._budget,
             pace=pace,
             news=self._news,
+            gives_up_at=time.monotonic() + REPLY_SECONDS,
         )
         return await pace.reply(case.run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """The credit is in the ledger, and the payment's status may have to follow."""
+
+    books: Books
+    line: LedgerLine
+    provider_status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +108,7 @@ class _Case:
     budget: Budget
     pace: Pacing
     news: News
+    gives_up_at: float  # by the monotonic clock
 
     async def run(self) -> Reconciled:
         try:
@@ -111,7 +123,7 @@ class _Case:
         books, _ = await self._read()
         verdict = judge_books(books, self.user_id)
         if isinstance(verdict, Proved):
-            return await self._proved(books, verdict.line, SUCCEEDED)
+            return await self._proved(_Proof(books, verdict.line, SUCCEEDED))
         if isinstance(verdict, Foreign):
             self._spend()
             raise NotYourPaymentError
@@ -121,8 +133,9 @@ class _Case:
         if isinstance(verdict, Hold):
             self._hold(verdict.reason)
         payment = await self._ask(gateway, books)
-        async with self.pace.turn(self.payment_id):
-            return await self._settle(payment, self._shop(gateway))
+        async with self.pace.turn(self.user_id):
+            result = await self._settle(payment, self._shop(gateway))
+        return await self._proved(result) if isinstance(result, _Proof) else result
 
     async def _ask(self, gateway: PaymentGateway, books: Books) -> ProviderPayment | None:
         if books.record is None:
@@ -132,14 +145,14 @@ class _Case:
             return await self.pace.ask(gateway, self.payment_id, afford=lambda: None)
         return await self.pace.ask(gateway, self.payment_id, afford=self._spend)
 
-    async def _settle(self, payment: ProviderPayment | None, shop: Shop) -> Reconciled:
+    async def _settle(self, payment: ProviderPayment | None, shop: Shop) -> Reconciled | _Proof:
         """Act on the provider's answer; the ledger is read again first, for time has passed."""
         books, wallet = await self._read(payment)
         if payment is None:
-            return await self._unknown_to_provider(books)
+            return self._unknown_to_provider(books)
         match judge(payment, books, wallet, self.user_id, shop):
             case Proved(line):
-                return await self._proved(books, line, payment.status)
+                return _Proof(books, line, payment.status)
             case Foreign():
                 raise NotYourPaymentError
             case Hold(reason):
@@ -153,17 +166,17 @@ class _Case:
             case never:
                 assert_never(never)
 
-    async def _unknown_to_provider(self, books: Books) -> Reconciled:
+    def _unknown_to_provider(self, books: Books) -> _Proof:
         verdict = judge_books(books, self.user_id)
         if isinstance(verdict, Proved):
-            return await self._proved(books, verdict.line, SUCCEEDED)
+            return _Proof(books, verdict.line, SUCCEEDED)
         if books.record is None or isinstance(verdict, Foreign):
             raise NotYourPaymentError
         raise ProviderNonsenseError("Payment provider does not know this payment")
 
-    async def _credit(self, credit: Credit, payment: ProviderPayment) -> Reconciled:
+    async def _credit(self, credit: Credit, payment: ProviderPayment) -> _Proof:
         try:
-            await self.pace.on_thread(partial(self._write, credit, payment))
+            await self.pace.writing(partial(self._write, credit, payment))
         except Exception as error:  # noqa: BLE001 - failure or silence: only the ledger tells
             log.warning(
                 "The host's crediting path failed: payment=%s error=%s",
@@ -174,39 +187,49 @@ class _Case:
         match judge_books(books, self.user_id):
             case Proved(line):
                 self.news.credited(self.payment_id, line)
-                return await self._proved(books, line, payment.status)
+                return _Proof(books, line, payment.status)
             case Hold(reason):
                 self._hold(reason)
             case _:
                 raise TryLaterError("Payment could not be credited yet", reason="not_written")
 
     def _write(self, credit: Credit, payment: ProviderPayment) -> None:
+        if time.monotonic() > self.gives_up_at:
+            # It has waited for its turn or for a thread; what the provider said is no longer news.
+            raise TimeoutError("the provider's answer is too old")
         wallet = credit.wallet or self.ledger.create_wallet(self.user_id, credit.money.currency)
         self.ledger.credit(self.service, self.payment_id, wallet, credit.money, dict(payment.metadata))
 
-    async def _proved(self, books: Books, line: LedgerLine, provider_status: str) -> Reconciled:
-        """The credit is in the ledger; a status left behind is put right, if that works."""
-        if books.record and books.record.status != SUCCEEDED:
-            try:
-                await self.pace.on_thread(
-                    partial(self.ledger.mark_succeeded, self.service, self.payment_id, line)
-                )
-                books, _ = await self._read()
-            except Exception as error:  # noqa: BLE001 - the money is there whatever the status says
-                log.warning(
-                    "A credited payment could not be marked succeeded: payment=%s error=%s",
-                    self.payment_id,
-                    type(error).__name__,
-                )
-        return self._answer(books, provider_status, credited=True)
+    async def _proved(self, proof: _Proof) -> Reconciled:
+        """The money is there; a status left behind is put right, if that works at once."""
+        books = proof.books
+        if books.record and books.record.status != SUCCEEDED and not self.pace.is_taken(self.user_id):
+            books = await self.pace.briefly(self._mark_succeeded(proof)) or books
+        return self._answer(books, proof.provider_status, credited=True)
 
-    async def _cancel(self, books: Books) -> Reconciled:
+    async def _mark_succeeded(self, proof: _Proof) -> Books:
+        try:
+            async with self.pace.turn(self.user_id):
+                await self.pace.writing(
+                    partial(self.ledger.mark_succeeded, self.service, self.payment_id, proof.line)
+                )
+            books, _ = await self._read()
+        except Exception as error:  # noqa: BLE001 - the answer is the same whether this works or not
+            log.warning(
+                "A credited payment could not be marked succeeded: payment=%s error=%s",
+                self.payment_id,
+                type(error).__name__,
+            )
+            return proof.books
+        return books
+
+    async def _cancel(self, books: Books) -> Reconciled | _Proof:
         if books.record and books.record.status == PENDING:
-            changed = await self._database(partial(self.ledger.cancel, self.payment_id))
+            changed = await self._database(self.pace.writing, partial(self.ledger.cancel, self.payment_id))
             books, _ = await self._read()
             verdict = judge_books(books, self.user_id)
             if isinstance(verdict, Proved):
-                return await self._proved(books, verdict.line, CANCELED)
+                return _Proof(books, verdict.line, CANCELED)
             if changed:
                 self.news.canceled(self.payment_id, self.user_id)
         return self._answer(books, CANCELED)
@@ -244,18 +267,19 @@ class _Case:
 
     async def _read(self, payment: ProviderPayment | None = None) -> tuple[Books, Wallet | None]:
         """Our books now and, once the provider has spoken of money, the wallet it would go to."""
-        return await self._database(partial(self._read_books, payment))
+        return await self._database(self.pace.reading, partial(self._read_books, payment))
 
     def _read_books(self, payment: ProviderPayment | None) -> tuple[Books, Wallet | None]:
         books = self.ledger.read(self.service, self.payment_id)
-        if payment is None or payment.amount is None:
-            return books, None
+        owner = books.record.user_id if books.record else payment and payment.topup.user_id
+        if payment is None or payment.amount is None or owner != self.user_id:
+            return books, None  # no wallet of anybody else's is even read
         wallet_id = named_wallet(payment, books)
         return books, self.ledger.wallet(wallet_id, self.user_id, payment.amount.currency)
 
-    async def _database(self, work: Callable[[], T]) -> T:
+    async def _database(self, threads: Callable[[Callable[[], T]], Awaitable[T]], work: Callable[[], T]) -> T:
         try:
-            return await self.pace.on_thread(work)
+            return await threads(work)
         except Exception as error:
             log.warning(
                 "The billing database did not answer: payment=%s error=%s",

@@ -154,6 +154,8 @@ def test_what_may_be_absent_reads_as_absent() -> None:
         ("metadata", {"kind": 1}, "metadata.kind"),
         ("metadata", {"user_id": ["u1"]}, "metadata.user_id"),
         ("metadata", {"wallet_id": ""}, "metadata.wallet_id"),
+        ("metadata", {"wallet_id": "w\x00"}, "metadata.wallet_id"),
+        ("metadata", {"user_id": "\ud800"}, "metadata.user_id"),
         *[
             ("metadata", {"amount_kopeks": value}, "metadata.amount_kopeks")
             for value in ("0", "-5", "1.0", "", "007", "1e3", 0, -5, 1.0, True, None, "9" * 16, "\u0663")
