@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test contract check format dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -17,6 +17,10 @@ test: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+## The contract against any host: ARGS="--host-dir DIR --host-python PYTHON".
+contract: $(READY)
+	$(BIN)/python -m pytest tests/contract $(ARGS)
+
 ## Linter, formatter, type checker.
 check: $(READY)
 	$(BIN)/ruff check
@@ -26,6 +30,10 @@ check: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m uv build --out-dir dist
 
 clean:
 	rm -rf .venv .cache .coverage* build dist frontend-patch/node_modules

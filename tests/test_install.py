@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from .environments import HOST_NEEDS, ROOT, Environment, build_wheel
+from .environments import HOST_NEEDS, ROOT, Environment, build_wheel, uv
 from .variants import HOST, PATH, environment
 from .yookassa.process import running_server
 
@@ -116,6 +118,28 @@ def test_an_editable_install_works_and_uninstalls(fresh: Environment, tmp_path: 
         assert status_without_a_token(url) == 401
     fresh.uninstall(PLUGIN)
     assert not list(fresh.packages.glob("*openwebui_billing*"))
+
+
+def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    uv("build", "--quiet", "--out-dir", tmp_path, ROOT)  # the archive, and a wheel from it
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as theirs, zipfile.ZipFile(wheel) as ours:
+        assert {f.filename: f.CRC for f in theirs.infolist()} == {f.filename: f.CRC for f in ours.infolist()}
+        assert "openwebui_billing_reconcile_autoload.pth" in ours.namelist()
+
+
+def test_an_upgrade_replaces_an_older_version(fresh: Environment, wheel: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(ROOT / "openwebui_billing_reconcile", old / "openwebui_billing_reconcile")
+    for name in ("README.md", "LICENSE", "openwebui_billing_reconcile_autoload.pth"):
+        shutil.copy(ROOT / name, old)
+    project = (ROOT / "pyproject.toml").read_text()
+    (old / "pyproject.toml").write_text(re.sub(r'\nversion = "[^"]+"', '\nversion = "0.0.1"', project))
+    fresh.install(old, *HOST_NEEDS)
+    fresh.install(wheel)
+    assert len(list(fresh.packages.glob("openwebui_billing_reconcile-*.dist-info"))) == 1
+    with serving(fresh, tmp_path / "data", *UVICORN) as url:
+        assert status_without_a_token(url) == 401
 
 
 def test_a_plugin_installed_to_a_target_folder_attaches_through_asgi(
