@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test contract check format dist clean
+.PHONY: demo test contract matrix check format dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -20,6 +20,10 @@ test: $(READY)
 ## The contract against any host: ARGS="--host-dir DIR --host-python PYTHON".
 contract: $(READY)
 	$(BIN)/python -m pytest tests/contract $(ARGS)
+
+## The main story on every Python here and every set of requirements hosts have.
+matrix: $(READY)
+	$(BIN)/python -m tests.matrix
 
 ## Linter, formatter, type checker.
 check: $(READY)

@@ -287,7 +287,7 @@ async def test_a_router_included_twice_adds_it_once(folder: Path) -> None:
 @pytest.mark.parametrize("root_path", ["", "/chat"])
 async def test_it_works_below_a_base_path(app: FastAPI, root_path: str) -> None:
     async with running(app, root_path) as site:
-        assert (await site.get(LOADER)).content == BOTH
+        assert (await site.get(root_path + LOADER)).content == BOTH
 
 
 async def test_the_application_starts_where_nobody_serves_the_file(caplog: pytest.LogCaptureFixture) -> None:
