@@ -101,6 +101,8 @@ def _missing_details() -> Iterator[str]:
         lacking = CREDITING_ARGUMENTS - set(inspect.signature(path).parameters)
         if lacking:
             yield f"{_BILLING}.BillingService._process_topup_webhook({', '.join(sorted(lacking))})"
+        if inspect.iscoroutinefunction(path):
+            yield f"{_BILLING}.BillingService._process_topup_webhook as a plain function"
 
 
 def ledger_key_is_declared() -> bool:

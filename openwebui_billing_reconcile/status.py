@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import sys
 import urllib.error
@@ -157,6 +158,8 @@ def _needed(source: Source) -> Iterator[tuple[str, bool]]:
         lacking = sorted(CREDITING_ARGUMENTS - arguments(path))
         if lacking:
             yield f"{_BILLING}.BillingService._process_topup_webhook({', '.join(lacking)})", False
+        if isinstance(path, ast.AsyncFunctionDef):
+            yield f"{_BILLING}.BillingService._process_topup_webhook as a plain function", False
 
 
 class _Surroundings:

@@ -122,6 +122,14 @@ def test_a_crediting_path_with_other_arguments_is_missed(host: Variant) -> None:
     assert "_process_topup_webhook(webhook_data)" in started.log
 
 
+def test_a_crediting_path_that_would_have_to_be_awaited_is_missed(host: Variant) -> None:
+    host.edit("utils/billing.py", "def _process_topup_webhook", "async def _process_topup_webhook")
+    assert host.status()["state"] == "inert"
+    started = host.start()
+    assert not started.attached
+    assert "_process_topup_webhook as a plain function" in started.log
+
+
 def test_a_table_without_a_needed_column_is_missed(host: Variant) -> None:
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace("reference_type", "reference_kind"))
