@@ -56,7 +56,7 @@ class TopupReconcileResponse(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     payment_id: str
-    provider_status: str | None = Field(description="The payment's status at the provider.")
+    provider_status: str = Field(description="The payment's status at the provider.")
     payment_status: str | None = Field(
         description="The local record's status; null where there is no record."
     )

@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, not_, select, union, update
-from sqlalchemy.orm import Session
+from sqlalchemy import Column, ColumnElement, CompoundSelect, Table, and_, func, not_, select, union, update
 
 from .host import OpenWebUIHost
 from .payment import (
@@ -24,6 +23,9 @@ from .payment import (
     PaymentRecord,
     Wallet,
 )
+
+# The reference type under which the host enters a top-up.
+PAYMENT = "payment"
 
 
 class Ledger:
@@ -41,14 +43,15 @@ class Ledger:
         record = _record(service.payments.get_payment_by_provider_id(payment_id))
         entry = self._host.table("LedgerEntry")
         with self._host.session() as session:
-            rows = session.execute(
-                select(entry.c.user_id, entry.c.wallet_id, entry.c.amount_kopeks, entry.c.currency).where(
-                    _is_topup_of(entry, payment_id)
-                )
-            ).all()
-            topups = tuple(LedgerLine(r[0], r[1], Money(r[2], r[3])) for r in rows)
-            others = 0 if topups else _count_naming(session, entry, payment_id, record)
-        return Books(record, topups, others)
+            rows = session.execute(select(*_columns(entry)).where(_is_topup_of(entry, payment_id))).all()
+            if not rows:
+                rows = session.execute(_naming(entry, payment_id, record)).all()
+        topups = tuple(
+            LedgerLine(r.user_id, r.wallet_id, Money(r.amount_kopeks, r.currency))
+            for r in rows
+            if (r.reference_type, r.reference_id, r.type) == (PAYMENT, payment_id, TOPUP)
+        )
+        return Books(record, topups, others=len(rows) - len(topups))
 
     def wallet(self, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
         """The wallet named, or where none is named the user's own in that currency."""
@@ -134,14 +137,28 @@ class Ledger:
 
 def _is_topup_of(entry: Table, payment_id: str) -> ColumnElement[bool]:
     return and_(
-        entry.c.reference_type == "payment",
+        entry.c.reference_type == PAYMENT,
         entry.c.reference_id == payment_id,
         entry.c.type == TOPUP,
     )
 
 
-def _count_naming(session: Session, entry: Table, payment_id: str, record: PaymentRecord | None) -> int:
-    """How many entries of any kind name the payment.
+def _columns(entry: Table) -> list[Column[Any]]:
+    names = (
+        "id",
+        "user_id",
+        "wallet_id",
+        "amount_kopeks",
+        "currency",
+        "type",
+        "reference_type",
+        "reference_id",
+    )
+    return [entry.c[name] for name in names]
+
+
+def _naming(entry: Table, payment_id: str, record: PaymentRecord | None) -> CompoundSelect[Any]:
+    """The entries of any kind that name the payment.
 
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
     ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
@@ -152,13 +169,14 @@ def _count_naming(session: Session, entry: Table, payment_id: str, record: Payme
         entry.c.reference_type > types.c.reference_type
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    by_reference = select(entry.c.id).join(types, entry.c.reference_type == types.c.reference_type)
-    found = union(
-        by_reference.where(entry.c.reference_id == payment_id),
-        select(entry.c.id).where(entry.c.reference_type.is_(None), entry.c.reference_id == payment_id),
-        select(entry.c.id).where(entry.c.idempotency_key.in_(keys)),
-    ).subquery()
-    return session.execute(select(func.count()).select_from(found)).scalar_one()
+    named = select(*_columns(entry))
+    return union(
+        named.join(types, entry.c.reference_type == types.c.reference_type).where(
+            entry.c.reference_id == payment_id
+        ),
+        named.where(entry.c.reference_type.is_(None), entry.c.reference_id == payment_id),
+        named.where(entry.c.idempotency_key.in_(keys)),
+    )
 
 
 def _record(row: Any) -> PaymentRecord | None:
