@@ -187,7 +187,7 @@ class Pacing:
             self._talks[payment_id] = talk  # anew: its idle time starts here
             question = talk.question = self._start(self._question(gateway, payment_id, talk))
         await asyncio.wait({question})
-        if question.cancelled() or question.exception():
+        if talk.question is question and (question.cancelled() or question.exception()):
             talk.question = None  # not remembered, nor what its traceback holds on to
         if question.cancelled():
             raise TryLaterError(_OUT_OF_REACH, reason="provider_unavailable")
