@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from openwebui_billing_reconcile import settings, status
+from openwebui_billing_reconcile.verdict import HoldReason
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "openwebui_billing_reconcile"
@@ -72,6 +73,10 @@ def test_each_conclusion_of_status_stands_in_the_troubleshooting() -> None:
     said = [" ".join(words.split()[:3]).replace("`", "") for words in conclusions if words.strip()]
     assert len(said) >= 5
     assert [words for words in said if words not in section] == []
+
+
+def test_each_reason_code_stands_in_the_readme() -> None:
+    assert [reason for reason in HoldReason if f"`{reason.value}`" not in README] == []
 
 
 def test_status_calls_the_distribution_by_its_name() -> None:
