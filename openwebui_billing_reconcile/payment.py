@@ -170,9 +170,9 @@ def _text(value: object) -> str | None:
 
 def _kopeks(value: object) -> int | None:
     """Metadata values are strings at the provider; the host sends an int, so both are read."""
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if not isinstance(value, int | str):
         return None
-    digits = str(value)
+    digits = str(value)  # of a bool it is no digits
     return int(digits) if _METADATA_KOPEKS.fullmatch(digits) else None
 
 

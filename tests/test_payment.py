@@ -105,6 +105,12 @@ def test_what_is_not_exactly_an_amount_is_none(amount: object) -> None:
     assert Money.of_provider(amount) is None
 
 
+@pytest.mark.parametrize("missing", [None, 5, "", "  \n"])
+def test_a_missing_payment_id_is_said_to_be_missing(missing: object) -> None:
+    with pytest.raises(InvalidPaymentIdError, match="payment_id is required"):
+        parse_payment_id(missing)
+
+
 def answer(**changes: Any) -> dict[str, Any]:
     payment = {
         "id": ID,
