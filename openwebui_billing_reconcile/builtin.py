@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from . import api
+from . import api, frontend
 from .gateway import HostGateway
 from .hookspecs import PaymentGateway, hookimpl
 from .host import OpenWebUIHost
@@ -22,8 +22,11 @@ log = logging.getLogger(__name__)
 
 @hookimpl
 def billing_router(host: OpenWebUIHost) -> APIRouter:
-    """POST /topup/reconcile."""
-    return api.make_router(host)
+    """POST /topup/reconcile and, while the application runs, the balance page's script."""
+    router = api.make_router(host)
+    if Settings.read(os.environ).frontend:
+        router.lifespan_context = frontend.lifespan
+    return router
 
 
 @hookimpl

@@ -28,7 +28,7 @@
 		}).catch((why) => String(why));
 		if (typeof response === 'string') return failed(0, response);
 		const { status, ok, headers } = response;
-		const retryAfter = Number(headers.get('Retry-After')) || null;
+		const retryAfter = Math.max(0, Number(headers.get('Retry-After'))) || null;
 		const body = await response.json().catch(() => null);
 		if (ok && typeof body?.credited === 'boolean') {
 			return { result: body, error: undefined, retryAfter };
@@ -42,17 +42,17 @@
 		new Promise((resolve) => {
 			const over = new AbortController();
 			let due = false;
-			const look = (event) => {
+			const check = (event) => {
 				due || (due = event?.type !== 'visibilitychange');
 				if (!signal?.aborted && (!due || document.visibilityState === 'hidden')) return;
 				clearTimeout(timer);
 				over.abort();
 				resolve();
 			};
-			const timer = setTimeout(look, ms);
-			document.addEventListener('visibilitychange', look, { signal: over.signal });
-			signal?.addEventListener('abort', look, { signal: over.signal });
-			if (lost) window.addEventListener('online', look, { signal: over.signal });
+			const timer = setTimeout(check, ms);
+			document.addEventListener('visibilitychange', check, { signal: over.signal });
+			signal?.addEventListener('abort', check, { signal: over.signal });
+			if (lost) window.addEventListener('online', check, { signal: over.signal });
 		});
 	/** The top-up that the person left for, unless it is too old; whatever else is stored counts as none. */
 	const readFlow = () => {
@@ -104,7 +104,7 @@
 		}
 	};
 
-	/** For a front end built before this existed: runs behind the host's own loader.js, on the balance page only. */
+	/** For a front end built before this existed: on the balance page only, behind the host's loader.js. */
 	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
 	const PAGE_POLLS_MS = 23 * 1000; // the page asks for the balance six times, every three seconds
 	const PAGE_NOTICES_MS = 5 * 1000;

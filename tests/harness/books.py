@@ -22,7 +22,6 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.pool import NullPool
 
 Row = dict[str, Any]
 
@@ -32,7 +31,7 @@ class Books:
 
     def __init__(self, database_url: str) -> None:
         url = database_url.replace("postgresql://", "postgresql+psycopg2://", 1)
-        self._engine = create_engine(url, poolclass=NullPool)
+        self._engine = create_engine(url)
 
     def close(self) -> None:
         """Close the connections."""
@@ -49,6 +48,26 @@ class Books:
     def record(self, payment_id: str) -> Row | None:
         """The host's record of a payment, found by the provider's id."""
         return self._first(self.payments, self.payments.c.provider_payment_id == payment_id)
+
+    def add_record(self, user_id: str, payment_id: str, **columns: Any) -> str:
+        """A pending top-up into no particular wallet; our own id of it."""
+        record_id, now = str(uuid4()), int(time.time())
+        usual = {
+            "id": record_id,
+            "provider": "yookassa",
+            "status": "pending",
+            "kind": "topup",
+            "amount_kopeks": 100_000,
+            "currency": "RUB",
+            "idempotency_key": str(uuid4()),
+            "provider_payment_id": payment_id,
+            "user_id": user_id,
+            "created_at": now,
+            "updated_at": now,
+        }
+        with self.transaction() as connection:
+            connection.execute(insert(self.payments).values(usual | columns))
+        return record_id
 
     def change_record(self, payment_id: str, **columns: Any) -> None:
         """Overwrite parts of a record."""
@@ -101,9 +120,7 @@ class Books:
         record = self.record(payment_id)
         keys = [payment_id] + ([record["id"]] if record else [])
         entry = self.ledger.c
-        return self._all(
-            self.ledger, or_(entry.reference_id == payment_id, entry.idempotency_key.in_(keys))
-        )
+        return self._all(self.ledger, or_(entry.reference_id == payment_id, entry.idempotency_key.in_(keys)))
 
     def add_entry(self, user_id: str, wallet_id: str, **columns: Any) -> str:
         """An entry by hand, a top-up unless the columns say otherwise; its id. No balance is moved."""
@@ -139,18 +156,15 @@ class Books:
         """Let no INSERT (or UPDATE) of such rows through, as a database in trouble does."""
         name = f"refuse_{uuid4().hex}"
         condition = " AND ".join(f"NEW.{column} = '{value}'" for column, value in where.items())
+        trigger = f"CREATE TRIGGER {name} BEFORE {operation} ON {table.name}"
         if self._engine.dialect.name == "sqlite":
-            make = [
-                f"CREATE TRIGGER {name} BEFORE {operation} ON {table.name} WHEN {condition} "
-                "BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
-            ]
+            make = [f"{trigger} WHEN {condition} BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"]
             undo = [f"DROP TRIGGER {name}"]
         else:
+            refuse = "BEGIN RAISE EXCEPTION 'refused by the test'; END"
             make = [
-                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS "
-                "$$ BEGIN RAISE EXCEPTION 'refused by the test'; END $$",
-                f"CREATE TRIGGER {name} BEFORE {operation} ON {table.name} "
-                f"FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION {name}()",
+                f"CREATE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql AS $$ {refuse} $$",
+                f"{trigger} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION {name}()",
             ]
             undo = [f"DROP TRIGGER {name} ON {table.name}", f"DROP FUNCTION {name}()"]
         self._run(make)
@@ -158,6 +172,14 @@ class Books:
             yield
         finally:
             self._run(undo)
+
+    @contextmanager
+    def holding_wallet(self, wallet_id: str) -> Iterator[None]:
+        """Lock a wallet's row, as a transaction does that never ends."""
+        wallet = self.wallet_table
+        with self.transaction() as connection:
+            connection.execute(select(wallet).where(wallet.c.id == wallet_id).with_for_update())
+            yield
 
     @contextmanager
     def missing(self, table: Table) -> Iterator[None]:

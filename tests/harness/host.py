@@ -16,14 +16,16 @@ from uuid import uuid4
 import httpx
 
 from tests.yookassa.client import Simulator
-from tests.yookassa.process import ServerProcess, running_server
+from tests.yookassa.process import ServerProcess
 
 from .books import Books
+from .ports import free_port
 from .waiting import wait_until
 
 REFERENCE_FOLDER = Path(__file__).parents[1] / "host"
 APP = "open_webui.main:app"
 START_SECONDS = 120.0
+LOG_TAIL = 4000  # characters
 PASSWORD = "Passw0rd!Aa1"
 RETURN_URL = "https://shop.example/billing/balance?topup_return=1"
 PACKAGE = 100_000
@@ -125,13 +127,11 @@ class Host:
     @cached_property
     def admin(self) -> User:
         """The administrator: whoever signs up first. So only one `Host` may speak to a database."""
-        return self._account(
-            "signup", email="admin@example.com", terms_accepted=True, privacy_accepted=True
-        )
+        return self._account("signup", email="admin@example.com", terms_accepted=True, privacy_accepted=True)
 
-    def new_user(self) -> User:
-        """Somebody nobody has seen before."""
-        return self._account("add", email=f"{uuid4()}@example.com", role="user", by=self.admin)
+    def new_user(self, role: str = "user") -> User:
+        """Somebody nobody has seen before; of the role "pending", if not let in yet."""
+        return self._account("add", email=f"{uuid4()}@example.com", role=role, by=self.admin)
 
     def webhook(self, payment_id: str, event: str = "payment.succeeded") -> int | None:
         """A notification from the provider, now; the host's status."""
@@ -214,7 +214,7 @@ def running_host(
         environment = program.environment(
             folder, database_url or f"sqlite:///{folder}/webui.db", simulator, env
         )
-        command = [program.python, "-m", "uvicorn", app, "--port", "0", *options]
+        command = [program.python, "-m", "uvicorn", app, *options]
         if workers > 1:
             # Two workers that migrate a database at once kill each other on real hosts.
             with _serving(command, environment, program):
@@ -237,16 +237,23 @@ def running_host(
 def _serving(
     command: Sequence[str], environment: Mapping[str, str], program: Program
 ) -> Iterator[tuple[str, ServerProcess]]:
-    with running_server(
-        command,
-        started=r"running on (http://[\w.:]+)",
-        env=environment,
-        cwd=program.folder,
-        start_seconds=START_SECONDS,
-    ) as (url, server):
-        # With several workers the address is known before any of them listens.
-        wait_until(lambda: _is_healthy(url), START_SECONDS, f"{url} is not healthy")
+    # Real hosts take the server's own words away, so it cannot be left to choose a port and say it.
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = ServerProcess([*command, "--port", str(port)], env=environment, cwd=program.folder)
+    try:
+        wait_until(
+            lambda: server.returncode is not None or _is_healthy(url), START_SECONDS, f"{url} is not healthy"
+        )
         yield url, server
+    except BaseException as error:
+        error.add_note(f"The host's log ends with:\n{server.output[-LOG_TAIL:]}")
+        raise
+    finally:
+        died = server.returncode
+        server.stop()
+    if died is not None:
+        raise RuntimeError(f"The host died (exit status {died}):\n{server.output[-LOG_TAIL:]}")
 
 
 def _is_healthy(url: str) -> bool:

@@ -7,11 +7,10 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +19,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from .ports import free_port
 from .waiting import wait_until
 
 START_SECONDS = 30.0
@@ -76,7 +76,7 @@ def _serving(folder: Path) -> Iterator[Postgres]:
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    port = _free_port()
+    port = free_port()
     settings = ["-c", "fsync=off", "-c", "max_connections=200", "-c", "unix_socket_directories="]
     log = folder / "log"
     with log.open("w") as output:
@@ -114,11 +114,6 @@ def _account(folder: Path) -> dict[str, Any]:
     nobody = pwd.getpwnam("nobody")
     os.chown(folder, nobody.pw_uid, nobody.pw_gid)
     return {"cwd": folder, "user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-
-
-def _free_port() -> int:
-    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
-        return int(listener.getsockname()[1])
 
 
 def _answers(url: str) -> bool:

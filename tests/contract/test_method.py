@@ -1,0 +1,175 @@
+"""`BillingService.reconcile_topup_payment`: the same as the endpoint, for the host's own code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from openwebui_billing_reconcile.verdict import HoldReason
+from tests.harness.host import Host
+from tests.yookassa.client import Document
+
+from . import answers
+from .scenes import paid, unrecorded
+
+SCRIPT = Path(__file__).with_name("method_calls.py")
+MARK = "what became of the calls: "
+SECONDS = 120
+
+
+class Story:
+    """The payments that the method was called for, and what became of it."""
+
+    def __init__(self, host: Host) -> None:
+        self.user, self.stranger = host.new_user(), host.new_user()
+        self.paid = paid(self.user)
+        self.unrecorded = unrecorded(self.user)
+        self.pending = self.user.topup()
+        self.anothers = paid(self.stranger)
+        self.unpaid = paid(self.user)
+        host.simulator.change(self.unpaid, paid=False)
+        self.failing, self.refused, self.odd = (paid(self.user) for _ in range(3))
+        host.simulator.fault(payment_id=self.failing, status=500)
+        host.simulator.fault(payment_id=self.refused, status=401)
+        host.simulator.fault(payment_id=self.odd, body=[])
+        ids = {
+            **{name: value for name, value in vars(self).items() if isinstance(value, str)},
+            "paid again": self.paid,
+            "unknown": "unknown",
+            "none": None,
+            "blank": " ",
+            "number": 5,
+            "hostile": "../refunds",
+        }
+        report = self._run(
+            host, {name: {"user_id": self.user.id, "payment_id": value} for name, value in ids.items()}
+        )
+        self.outcomes: dict[str, Document] = report["outcomes"]
+        self.stubs: dict[str, Document] = report["stubs"]
+        self.report = report
+
+    def _run(self, host: Host, calls: Document) -> Document:
+        """In a process of its own beside the host's, on the host's database."""
+        static = Path(host.environment["DATA_DIR"]) / "static_of_the_method"
+        static.mkdir()
+        done = subprocess.run(
+            [host.program.python, SCRIPT],
+            cwd=host.program.folder,
+            # A script's own folder comes first on the path, and the host's is not on it.
+            env={**host.environment, "STATIC_DIR": str(static), "PYTHONPATH": str(host.program.folder)},
+            input=json.dumps(calls),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        marked = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+        assert marked, done.stdout + done.stderr
+        report: Document = json.loads(marked[0].removeprefix(MARK))
+        return report
+
+
+@pytest.fixture(scope="module")
+def story(sqlite_host: Host) -> Story:
+    """Told once."""
+    return Story(sqlite_host)
+
+
+def test_method_is_async_and_takes_user_and_payment(story: Story) -> None:
+    assert story.report["is_async"] is True
+    assert story.report["parameters"] == ["user_id", "payment_id"]
+
+
+@pytest.mark.parametrize("name", ["paid", "paid again", "unrecorded"])
+def test_credit_is_a_dict_of_four_keys(story: Story, name: str) -> None:
+    outcome = story.outcomes[name]
+    assert outcome["is_dict"] is True
+    assert outcome["result"] == {
+        "payment_id": getattr(story, name.split()[0]),
+        "provider_status": "succeeded",
+        "payment_status": "succeeded",
+        "credited": True,
+    }
+
+
+def test_credits_are_in_the_books(story: Story) -> None:
+    books = story.user.host.books
+    for payment_id in (story.paid, story.unrecorded):
+        assert len(books.entries(payment_id)) == 1
+    assert books.wallet(story.user.id)["balance_topup_kopeks"] == 200_000
+
+
+def test_undecided_is_a_dict_of_four_keys(story: Story) -> None:
+    assert story.outcomes["pending"]["result"] == {
+        "payment_id": story.pending,
+        "provider_status": "pending",
+        "payment_status": "pending",
+        "credited": False,
+    }
+
+
+@pytest.mark.parametrize("name", ["none", "blank", "number", "hostile"])
+def test_bad_id_is_a_value_error(story: Story, name: str) -> None:
+    outcome = story.outcomes[name]
+    assert outcome["families"] == ["ValueError"]
+    assert outcome["reason"] == "invalid_payment_id"
+    assert outcome["retry_after"] is None
+
+
+@pytest.mark.parametrize("name", ["anothers", "unknown"])
+def test_foreign_payment_is_a_permission_error(story: Story, name: str) -> None:
+    assert story.outcomes[name] == {
+        "families": ["PermissionError"],
+        "words": answers.FOREIGN,
+        "reason": "not_your_payment",
+        "retry_after": None,
+    }
+
+
+def test_hold_is_a_runtime_error_with_its_reason(story: Story) -> None:
+    assert story.outcomes["unpaid"] == {
+        "families": ["RuntimeError"],
+        "words": HoldReason.NOT_PAID.words,
+        "reason": "not_paid",
+        "retry_after": None,
+    }
+
+
+@pytest.mark.parametrize("name", ["refused", "odd"])
+def test_refusal_and_nonsense_are_runtime_errors(story: Story, name: str) -> None:
+    assert story.outcomes[name]["families"] == ["RuntimeError"]
+    assert story.outcomes[name]["retry_after"] is None
+
+
+def test_trouble_is_a_runtime_error_that_says_when_to_come_again(story: Story) -> None:
+    assert story.outcomes["failing"]["families"] == ["RuntimeError"]
+    assert story.outcomes["failing"]["retry_after"] >= 1
+
+
+# --- The endpoint calls the host's service, whatever it is ---------------------------------------
+
+
+def test_endpoint_calls_the_service_that_stands_in_the_router(story: Story) -> None:
+    assert story.stubs["result"] == {
+        "status": 200,
+        "body": {"payment_id": "x", "provider_status": "pending", "payment_status": None, "credited": False},
+        "calls": [{"user_id": "somebody", "payment_id": "x"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [("ValueError", 400), ("PermissionError", 403), ("RuntimeError", 503), ("unexpected", 503)],
+)
+def test_plain_errors_of_a_service_have_their_status(story: Story, name: str, status: int) -> None:
+    stub = story.stubs[name]
+    assert stub["status"] == status
+    assert stub["body"].keys() == {"detail"}
+    assert "secret" not in stub["body"]["detail"]
+
+
+def test_endpoint_reads_the_flag_where_the_host_has_it(story: Story) -> None:
+    assert story.report["off"] == 404

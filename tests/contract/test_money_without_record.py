@@ -1,0 +1,197 @@
+"""When money moves, where only the provider knows the payment: its metadata has to prove whose it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from openwebui_billing_reconcile.verdict import HoldReason
+from tests.harness.host import Host, User
+from tests.yookassa.client import Document
+
+from . import answers
+from .provider_answers import (
+    INCOMPLETE,
+    NO_ANSWERS,
+    NO_MONEY_TO_READ,
+    NO_PAYMENTS,
+    NOT_PAID,
+    OTHER_SHOP,
+    REFUNDED,
+    UNREADABLE,
+    instead_of,
+    judged_table,
+    table,
+    values,
+)
+from .scenes import assert_credited_once, nothing_written, rubles, unrecorded
+
+DOLLARS = {"value": "1000.00", "currency": "USD"}
+
+
+def instead_in_metadata(field: str, *others: object) -> dict[str, Document]:
+    """Answers with such values of a field of the metadata."""
+    return {f"{field} {other!r}": {"metadata": {field: other}} for other in others}
+
+
+SOUND: dict[str, Document] = {
+    "as ever": {},
+    "without what may be absent": {"remove": ["test", "recipient", "refunded_amount"]},
+    "with the amount as a string": {"metadata": {"amount_kopeks": "100000"}},
+    "with the amount as a number": {"metadata": {"amount_kopeks": 100_000}},
+    "with more in the metadata": {"metadata": {"note": "x", "auto_topup": "false"}},
+}
+NOT_A_TOPUP = instead_in_metadata(
+    "kind", "subscription", "adjustment", "TOPUP", "topup ", "", None, 1, True, ["topup"]
+) | {"kind is missing": {"remove": ["metadata.kind"]}}
+METADATA_UNREADABLE = (
+    instead_in_metadata(
+        "amount_kopeks", "", "0", "-100000", "+100000", "0100000", " 100000", "100000 ", "1e5"
+    )
+    | instead_in_metadata("amount_kopeks", "1e5", "100000.0", "1000.00", "100_000", "NaN", "1" + "0" * 15)
+    | instead_in_metadata("amount_kopeks", "１０００００", "²", None, 0, -100_000, 100_000.0, 1e5)  # noqa: RUF001
+    | instead_in_metadata("amount_kopeks", True, [100_000], {})
+    | instead_in_metadata("wallet_id", None, "", 1, True, ["x"], {}, "x\0")
+)
+OTHER_AMOUNT = values("0.00", "0.01", "1.00", "999.99", "1000.01", "100000.00", "999999999999.99") | (
+    instead_in_metadata("amount_kopeks", "1", "99999", "100001", "10000000", "9" * 15, 1, 1000, 99_999)
+)
+WITHOUT_METADATA = {name: case for name, case in UNREADABLE.items() if "metadata" not in case}
+
+
+def ordered(owner: User, case: Document) -> str:
+    """A payment of 1000.00 with all the metadata that the host would have written, changed as told."""
+    owner.balance()
+    sound = {"wallet_id": owner.host.books.wallet(owner.id)["id"], "amount_kopeks": "100000"}
+    return unrecorded(owner, **case | {"metadata": sound | case.get("metadata", {})})
+
+
+@table(SOUND)
+def test_sound_answer_credits(user: User, case: Document) -> None:
+    payment_id = ordered(user, case)
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id)
+
+
+@judged_table(
+    (HoldReason.NOT_A_TOPUP, NOT_A_TOPUP),
+    (HoldReason.MALFORMED, METADATA_UNREADABLE | WITHOUT_METADATA),
+    (HoldReason.MALFORMED, NO_MONEY_TO_READ),
+    (HoldReason.INCOMPLETE, INCOMPLETE),
+    (HoldReason.NOT_PAID, NOT_PAID),
+    (HoldReason.REFUNDED, REFUNDED),
+    (HoldReason.OTHER_SHOP, OTHER_SHOP),
+    (HoldReason.AMOUNT_MISMATCH, OTHER_AMOUNT),
+)
+def test_answer_that_does_not_add_up_is_held(user: User, case: Document, reason: HoldReason) -> None:
+    payment_id = ordered(user, case)
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), reason)
+
+
+@table(NO_PAYMENTS)
+def test_answer_that_cannot_be_about_the_payment_is_nonsense(host: Host, user: User, case: Document) -> None:
+    payment_id = ordered(user, {})
+    host.simulator.change(payment_id, **case)
+    with nothing_written(user, about=payment_id):
+        answers.nonsense(user.reconcile(payment_id))
+
+
+@table(NO_ANSWERS)
+def test_answer_that_is_no_payment_is_nonsense(host: Host, user: User, case: Document) -> None:
+    payment_id = ordered(user, {})
+    host.simulator.fault(payment_id=payment_id, **case)
+    with nothing_written(user, about=payment_id):
+        answers.nonsense(user.reconcile(payment_id))
+
+
+def test_mine_in_answer_to_an_unknown_id_is_nonsense(host: Host, user: User) -> None:
+    payment_id = ordered(user, {})
+    host.simulator.fault(payment_id="made_up", times=1, body=host.simulator.payment(payment_id))
+    with nothing_written(user, about="made_up"), nothing_written(user, about=payment_id):
+        answers.nonsense(user.reconcile("made_up"))
+
+
+# --- The amount ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "kopeks"), [("0.01", 1), ("0.99", 99), ("777.07", 77_707), ("999999999999.99", 10**14 - 1)]
+)
+def test_amount_paid_counts_where_metadata_names_none(user: User, value: str, kopeks: int) -> None:
+    payment_id = unrecorded(user, amount=rubles(value))
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id, kopeks)
+
+
+# --- The wallet ----------------------------------------------------------------------------------
+
+
+def test_wallet_is_made_where_there_is_none(host: Host, user: User) -> None:
+    payment_id = unrecorded(user)
+    assert host.books.wallets(user.id) == []
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id)
+    assert user.balance() == 100_000
+
+
+def test_own_wallet_is_used_where_none_is_named(host: Host, user: User) -> None:
+    user.balance()
+    mine = host.books.wallet(user.id)["id"]
+    payment_id = unrecorded(user)
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id, wallet=mine)
+
+
+def test_missing_wallet_is_held(user: User) -> None:
+    payment_id = ordered(user, {"metadata": {"wallet_id": "no_such_wallet"}})
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.WALLET_MISSING)
+
+
+def test_anothers_wallet_is_held(host: Host, user: User, stranger: User) -> None:
+    payment_id = ordered(user, {"metadata": {"wallet_id": host.books.add_wallet(stranger.id)}})
+    with nothing_written(user, stranger, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.WALLET_FOREIGN)
+
+
+def test_wallet_of_another_currency_is_held(user: User) -> None:
+    payment_id = ordered(user, {"amount": DOLLARS})
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.WALLET_CURRENCY)
+
+
+def test_no_wallet_is_made_in_another_currency(user: User) -> None:
+    payment_id = unrecorded(user, amount=DOLLARS)
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.WALLET_MISSING)
+
+
+def test_own_wallet_of_another_currency_is_credited_in_that_currency(host: Host, user: User) -> None:
+    payment_id = unrecorded(user, amount=DOLLARS)
+    dollars = host.books.add_wallet(user.id, "USD")
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id, wallet=dollars, currency="USD")
+    assert user.balance() == 0
+
+
+# --- Undecided, canceled -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
+def test_undecided_payment_leaves_no_trace(user: User, status: str) -> None:
+    payment_id = ordered(user, {"status": status})
+    with nothing_written(user, about=payment_id):
+        answers.undecided(user.reconcile(payment_id), payment_id, status, None)
+
+
+def test_canceled_payment_leaves_no_trace(user: User) -> None:
+    payment_id = ordered(user, {"status": "canceled"})
+    with nothing_written(user, about=payment_id):
+        answers.canceled(user.reconcile(payment_id), payment_id, None)
+
+
+@table(instead_of("status", "pending", "waiting_for_capture", "canceled", "succeeded"))
+def test_payment_of_another_kind_is_no_topup_in_any_state(user: User, case: Document) -> None:
+    payment_id = ordered(user, case | {"metadata": {"kind": "subscription"}})
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.NOT_A_TOPUP)

@@ -1,0 +1,101 @@
+"""A payment made in test mode is worth nothing in a live shop, unless its operator says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from openwebui_billing_reconcile.verdict import HoldReason
+from tests.harness.host import Host, User
+from tests.yookassa.client import Simulator
+from tests.yookassa.process import running_simulator
+
+from . import answers
+from .scenes import assert_credited_once, nothing_written, paid, unrecorded
+
+ACCEPT = "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"
+
+
+@pytest.fixture(scope="module")
+def live_simulator() -> Iterator[Simulator]:
+    """The provider, with a live shop."""
+    with running_simulator(secret_key="live_secret") as provider:
+        yield provider
+
+
+def topup(user: User, *, recorded: bool, test: bool) -> str:
+    """A paid top-up, made in test mode or in earnest."""
+    payment_id = paid(user) if recorded else unrecorded(user)
+    user.host.simulator.change(payment_id, test=test)
+    return payment_id
+
+
+with_and_without_record = pytest.mark.parametrize("recorded", [True, False], ids=["recorded", "unrecorded"])
+
+
+class TestLiveShop:
+    """The key is a live one."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def host(start_host: Callable[..., Host], live_simulator: Simulator) -> Host:
+        return start_host(live_simulator)
+
+    @with_and_without_record
+    def test_test_payment_is_held(self, user: User, recorded: bool) -> None:
+        payment_id = topup(user, recorded=recorded, test=True)
+        with nothing_written(user, about=payment_id):
+            answers.held(user.reconcile(payment_id), HoldReason.TEST_PAYMENT)
+
+    @with_and_without_record
+    def test_payment_in_earnest_is_credited(self, user: User, recorded: bool) -> None:
+        payment_id = topup(user, recorded=recorded, test=False)
+        answers.credited(user.reconcile(payment_id), payment_id)
+        assert_credited_once(user, payment_id)
+
+    @with_and_without_record
+    def test_payment_that_does_not_say_is_in_earnest(self, host: Host, user: User, recorded: bool) -> None:
+        payment_id = topup(user, recorded=recorded, test=True)
+        host.simulator.change(payment_id, remove=["test"])
+        answers.credited(user.reconcile(payment_id), payment_id)
+
+
+class TestLiveShopThatAcceptsThem:
+    """The operator is trying things out."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def host(start_host: Callable[..., Host], live_simulator: Simulator) -> Host:
+        return start_host(live_simulator, **{ACCEPT: "true"})
+
+    @pytest.mark.parametrize("test", [True, False])
+    @with_and_without_record
+    def test_either_is_credited(self, user: User, recorded: bool, test: bool) -> None:
+        payment_id = topup(user, recorded=recorded, test=test)
+        answers.credited(user.reconcile(payment_id), payment_id)
+        assert_credited_once(user, payment_id)
+
+
+class TestTestShopThatRefusesThem:
+    """The key is a test key, but the operator is strict."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def host(start_host: Callable[..., Host], simulator: Simulator) -> Host:
+        return start_host(simulator, **{ACCEPT: "false"})
+
+    @with_and_without_record
+    def test_test_payment_is_held(self, user: User, recorded: bool) -> None:
+        payment_id = topup(user, recorded=recorded, test=True)
+        with nothing_written(user, about=payment_id):
+            answers.held(user.reconcile(payment_id), HoldReason.TEST_PAYMENT)
+
+
+@pytest.mark.parametrize("test", [True, False])
+@with_and_without_record
+def test_test_shop_credits_either(sqlite_host: Host, recorded: bool, test: bool) -> None:
+    user = sqlite_host.new_user()
+    payment_id = topup(user, recorded=recorded, test=test)
+    answers.credited(user.reconcile(payment_id), payment_id)
+    assert_credited_once(user, payment_id)

@@ -1,0 +1,142 @@
+"""What is not paid yet leaves no trace; what is canceled is noted once, and only on what was pending."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from openwebui_billing_reconcile.verdict import HoldReason
+from tests.harness.host import Host, User
+from tests.harness.waiting import wait_until
+from tests.yookassa.client import Document
+
+from . import answers
+from .provider_answers import OTHER_SHOP, table
+from .scenes import asking, assert_credited_once, nothing_written, paid
+
+ON_RECORD = ["pending", "canceled", "failed"]
+
+
+def topup_that_is(user: User, status: str) -> str:
+    """A top-up of the user's, in such a state at the provider."""
+    payment_id = user.topup()
+    simulator = user.host.simulator
+    if status == "canceled":
+        simulator.decline(payment_id)
+    elif status == "waiting_for_capture":
+        simulator.hold(payment_id)
+    return payment_id
+
+
+# --- Undecided -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_record", ON_RECORD)
+@pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
+def test_undecided_payment_writes_nothing(host: Host, user: User, status: str, on_record: str) -> None:
+    payment_id = topup_that_is(user, status)
+    host.books.change_record(payment_id, status=on_record)
+    with nothing_written(user, about=payment_id):
+        answers.undecided(user.reconcile(payment_id), payment_id, status, on_record)
+
+
+def test_held_money_is_not_the_shops_yet(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "waiting_for_capture")
+    assert host.simulator.payment(payment_id)["paid"] is True
+    with nothing_written(user, about=payment_id):
+        answers.undecided(user.reconcile(payment_id), payment_id, "waiting_for_capture", "pending")
+
+
+@table(
+    {
+        f"{status}: {name}": {"status": status, **case}
+        for status in ("pending", "waiting_for_capture", "canceled")
+        for name, case in OTHER_SHOP.items()
+    }
+)
+def test_payment_of_another_shop_is_held_in_any_state(host: Host, user: User, case: Document) -> None:
+    payment_id = user.topup()
+    host.simulator.change(payment_id, **case)
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.OTHER_SHOP)
+
+
+# --- Canceled ------------------------------------------------------------------------------------
+
+
+def test_cancellation_is_recorded(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    before = host.books.record(payment_id)
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    after = host.books.record(payment_id)
+    assert before is not None
+    assert after is not None
+    changed = {name for name in after if after[name] != before[name]}
+    assert "status" in changed
+    assert changed <= {"status", "updated_at"}
+    assert time.time() - 60 < after["updated_at"] <= time.time()
+    assert host.books.entries(payment_id) == []
+
+
+def test_recorded_cancellation_is_not_recorded_again(user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    with nothing_written(user, about=payment_id):
+        answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+
+
+@pytest.mark.parametrize("on_record", ["canceled", "failed"])
+def test_cancellation_changes_only_what_was_pending(host: Host, user: User, on_record: str) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    host.books.change_record(payment_id, status=on_record)
+    with nothing_written(user, about=payment_id):
+        answers.canceled(user.reconcile(payment_id), payment_id, on_record)
+
+
+def test_cancellation_counts_no_failed_automatic_topup(host: Host, user: User) -> None:
+    """Counting them is left to the webhook: the host counts every repetition as another failure."""
+    payment_id = topup_that_is(user, "canceled")
+    wallet_id = host.books.wallet(user.id)["id"]
+    host.books.change_wallet(wallet_id, auto_topup_enabled=True, auto_topup_fail_count=2)
+    metadata = host.simulator.payment(payment_id)["metadata"] | {"auto_topup": "true"}
+    host.simulator.change(payment_id, metadata=metadata)
+    wallet = host.books.wallet(user.id)
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    assert host.books.wallet(user.id) == wallet
+
+
+def test_cancellation_that_comes_too_late_for_the_record_is_told_all_the_same(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    with asking(user, payment_id) as answer:
+        host.books.change_record(payment_id, status="failed")
+        with nothing_written(user, about=payment_id):
+            answers.canceled(answer.result(), payment_id, "failed")
+
+
+def test_cancellation_that_cannot_be_recorded_is_503(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    with (
+        host.books.refusing("UPDATE", host.books.payments, provider_payment_id=payment_id),
+        nothing_written(user, about=payment_id),
+    ):
+        answers.try_later(user.reconcile(payment_id))
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+
+
+def test_canceled_topup_that_was_paid_after_all_is_credited(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    host.simulator.pay(payment_id)
+    # An answer is remembered for a moment.
+    wait_until(lambda: user.reconcile(payment_id).json()["credited"], 5, "it still counts as canceled")
+    assert_credited_once(user, payment_id)
+
+
+def test_late_cancellation_does_not_touch_a_credit(host: Host, user: User) -> None:
+    payment_id = paid(user)
+    answers.credited(user.reconcile(payment_id), payment_id)
+    host.simulator.change(payment_id, status="canceled", paid=False)
+    with nothing_written(user, about=payment_id):
+        answers.credited(user.reconcile(payment_id), payment_id)
