@@ -288,7 +288,7 @@ async def test_reading_and_writing_have_two_threads_each_of_their_own(pace: Paci
         with lock:
             running += 1
             peak = max(peak, running)
-        release.wait(10)
+        release.wait(30)
         with lock:
             running -= 1
         return threading.get_ident()
@@ -297,7 +297,7 @@ async def test_reading_and_writing_have_two_threads_each_of_their_own(pace: Paci
     await until(lambda: running == 2)
     # What writes may be stuck, and proofs are read all the same; the other way round too.
     other = {"reading": pace.writing, "writing": pace.reading}[kind]
-    assert await other(lambda: "free") == "free"
+    assert await asyncio.wait_for(other(lambda: "free"), 10) == "free"
     # The host's own pool is free meanwhile.
     assert await asyncio.to_thread(lambda: "free") == "free"
     release.set()
