@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test contract matrix check format dist clean
+.PHONY: demo test prove bench contract matrix check format dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -13,9 +13,17 @@ demo: $(READY)
 ## Every test, with the coverage of the package; ARGS goes to pytest.
 test: $(READY)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+## The long versions of the proofs under fire.
+prove: $(READY)
+	PROVE=1 $(BIN)/python -m pytest -n 2 tests/fire $(ARGS)
+
+## What it costs, against the straightforward way; ARGS="--json FILE", "--database sqlite".
+bench: $(READY)
+	$(BIN)/python -m tests.bench $(ARGS)
 
 ## The contract against any host: ARGS="--host-dir DIR --host-python PYTHON".
 contract: $(READY)
