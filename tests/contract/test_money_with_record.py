@@ -175,6 +175,14 @@ def test_record_of_another_amount_is_held(host: Host, user: User, kopeks: int) -
         answers.held(user.reconcile(payment_id), HoldReason.AMOUNT_MISMATCH)
 
 
+def test_record_of_no_money_is_held(host: Host, user: User) -> None:
+    payment_id = paid(user)
+    host.books.change_record(payment_id, amount_kopeks=0)
+    host.simulator.change(payment_id, amount=rubles("0.00"))
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.AMOUNT_MISMATCH)
+
+
 def test_record_in_another_currency_is_held(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.books.change_record(payment_id, currency="USD")

@@ -123,6 +123,12 @@ def test_amount_paid_counts_where_metadata_names_none(user: User, value: str, ko
     assert_credited_once(user, payment_id, kopeks)
 
 
+def test_no_money_is_held(user: User) -> None:
+    payment_id = unrecorded(user, amount=rubles("0.00"))
+    with nothing_written(user, about=payment_id):
+        answers.held(user.reconcile(payment_id), HoldReason.AMOUNT_MISMATCH)
+
+
 # --- The wallet ----------------------------------------------------------------------------------
 
 
