@@ -211,8 +211,10 @@ async def test_a_429_pauses_all_questions_for_as_long_as_the_provider_asks(
         await pace.ask(provider, ID, free)
     provider.failure = None
     clock.now += 1.5
+    spent: list[str] = []
     with pytest.raises(TryLaterError) as raised:
-        await pace.ask(provider, "another", free)
+        await pace.ask(provider, "another", lambda: spent.append("one"))
+    assert not spent
     assert raised.value.retry_after == 3
     assert provider.asked == [ID]
     clock.now += 2.5
