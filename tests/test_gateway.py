@@ -94,6 +94,7 @@ async def test_the_pause_is_what_the_provider_asks_for_in_milliseconds(body: str
         (Client(shop_id="1", secret_key="live_a"), "2", "test_b", "1", False),
         (Client(), "2", "test_b", "2", True),
         (Client(), "", "", None, None),
+        (Client(), "2", "testing_c", "2", False),
     ],
 )
 def test_the_shop_is_the_clients_or_else_the_hosts(
