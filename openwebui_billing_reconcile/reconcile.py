@@ -132,6 +132,7 @@ class _Case:
             raise NotConfiguredError
         if isinstance(verdict, Hold):
             self._hold(verdict.reason)
+        self._check_time()  # it has waited for a thread: its caller may be gone
         payment = await self._ask(gateway, books)
         async with self.pace.turn(self.user_id):
             result = await self._settle(payment, self._shop(gateway))
@@ -194,9 +195,7 @@ class _Case:
                 raise TryLaterError("Payment could not be credited yet", reason="not_written")
 
     def _write(self, credit: Credit, payment: ProviderPayment) -> None:
-        if time.monotonic() > self.gives_up_at:
-            # It has waited for its turn or for a thread; what the provider said is no longer news.
-            raise TimeoutError("the provider's answer is too old")
+        self._check_time()  # it has waited for its turn and a thread: the provider's answer may be old
         wallet = credit.wallet or self.ledger.create_wallet(self.user_id, credit.money.currency)
         self.ledger.credit(self.service, self.payment_id, wallet, credit.money, dict(payment.metadata))
 
@@ -253,6 +252,11 @@ class _Case:
             credited=credited,
             retry_after=retry_after,
         )
+
+    def _check_time(self) -> None:
+        """Raise ``TryLaterError`` when nobody waits for this any more: the next call asks anew."""
+        if time.monotonic() > self.gives_up_at:
+            raise TryLaterError("Payment is still being checked", reason="slow")
 
     def _spend(self) -> None:
         self.budget.spend(self.user_id)
