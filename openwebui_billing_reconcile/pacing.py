@@ -89,9 +89,9 @@ class _Talk:
         self.question: asyncio.Task[ProviderPayment | None] | None = None
         self.answered_at = -math.inf
 
-    def open_question(self, now: float) -> asyncio.Task[ProviderPayment | None] | None:
-        """The last question, where it can be joined: still unanswered, or answered just now."""
-        if self.question and self.question.done() and now - self.answered_at >= REMEMBER_SECONDS:
+    def open_question(self, now: float, memory: float) -> asyncio.Task[ProviderPayment | None] | None:
+        """The last question, where it can be joined: unanswered, or answered within ``memory`` seconds."""
+        if self.question and self.question.done() and now - self.answered_at >= memory:
             return None
         return self.question
 
@@ -171,16 +171,18 @@ class Pacing:
         return lock is not None and lock.locked()
 
     async def ask(
-        self, gateway: PaymentGateway, payment_id: str, afford: Callable[[], None]
+        self, gateway: PaymentGateway, payment_id: str, user_id: str, afford: Callable[[], None]
     ) -> ProviderPayment | None:
-        """The provider's answer about the payment, ``None`` when it does not know it.
+        """The provider's answer about the payment for this user, ``None`` when it does not know it.
 
         Joins a question under way or an answer just received; else calls ``afford``, which may raise, and
         asks. Raises ``ProviderRejectedError``, ``ProviderNonsenseError`` or ``TryLaterError``.
         """
         now = self._clock()
         talk = self._talk(payment_id)
-        question = talk.open_question(now)
+        # While an answer is still being acted upon, whoever comes late joins it, as long as a reply may take.
+        memory = REPLY_SECONDS if self.is_taken(user_id) else REMEMBER_SECONDS
+        question = talk.open_question(now, memory)
         if question is None:
             self._check_pause(now)
             afford()

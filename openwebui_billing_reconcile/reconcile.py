@@ -143,8 +143,8 @@ class _Case:
             # Not proved to be the asker's: it costs one unit whether or not a question is sent for it, so
             # that nobody learns from the price whether an id exists.
             self._spend()
-            return await self.pace.ask(gateway, self.payment_id, afford=lambda: None)
-        return await self.pace.ask(gateway, self.payment_id, afford=self._spend)
+            return await self.pace.ask(gateway, self.payment_id, self.user_id, afford=lambda: None)
+        return await self.pace.ask(gateway, self.payment_id, self.user_id, afford=self._spend)
 
     async def _settle(self, payment: ProviderPayment | None, shop: Shop) -> Reconciled | _Proof:
         """Act on the provider's answer; the ledger is read again first, for time has passed."""

@@ -88,7 +88,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_simultaneous_callers_share_one_question(pace: Pacing, provider: Provider) -> None:
     provider.open.clear()
-    callers = [asyncio.create_task(pace.ask(provider, ID, free)) for _ in range(50)]
+    callers = [asyncio.create_task(pace.ask(provider, ID, "me", free)) for _ in range(50)]
     await until(lambda: bool(provider.asked))
     provider.open.set()
     answers = await asyncio.gather(*callers)
@@ -100,7 +100,7 @@ async def test_a_caller_that_goes_away_takes_nothing_from_the_others(
     pace: Pacing, provider: Provider
 ) -> None:
     provider.open.clear()
-    first, second = (asyncio.create_task(pace.ask(provider, ID, free)) for _ in range(2))
+    first, second = (asyncio.create_task(pace.ask(provider, ID, "me", free)) for _ in range(2))
     await until(lambda: bool(provider.asked))
     first.cancel()
     provider.open.set()
@@ -109,19 +109,32 @@ async def test_a_caller_that_goes_away_takes_nothing_from_the_others(
 
 
 async def test_an_answer_is_remembered_for_a_second(pace: Pacing, provider: Provider, clock: Clock) -> None:
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     clock.now += 0.9
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     assert len(provider.asked) == 1
     clock.now += 0.2
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
+    assert len(provider.asked) == 2
+
+
+async def test_whoever_comes_while_an_answer_is_acted_upon_joins_it(
+    pace: Pacing, provider: Provider, clock: Clock
+) -> None:
+    await pace.ask(provider, ID, "me", free)
+    async with pace.turn("me"):
+        clock.now += 11.9
+        await pace.ask(provider, ID, "me", free)
+        assert len(provider.asked) == 1
+        clock.now += 0.2  # a reply takes no longer
+        await pace.ask(provider, ID, "me", free)
     assert len(provider.asked) == 2
 
 
 async def test_only_a_question_that_is_sent_is_paid_for(pace: Pacing, provider: Provider) -> None:
     spent: list[str] = []
     for _ in range(3):
-        await pace.ask(provider, ID, lambda: spent.append("one"))
+        await pace.ask(provider, ID, "me", lambda: spent.append("one"))
     assert spent == ["one"]
 
 
@@ -130,19 +143,19 @@ async def test_who_cannot_afford_a_question_has_none_sent(pace: Pacing, provider
         raise TooManyQuestionsError(7)
 
     with pytest.raises(TooManyQuestionsError):
-        await pace.ask(provider, ID, broke)
+        await pace.ask(provider, ID, "me", broke)
     assert not provider.asked
 
 
 async def test_a_failure_is_shared_but_not_remembered(pace: Pacing, provider: Provider) -> None:
     provider.open.clear()
     provider.failure = GatewayError("down")
-    callers = [asyncio.create_task(pace.ask(provider, ID, free)) for _ in range(2)]
+    callers = [asyncio.create_task(pace.ask(provider, ID, "me", free)) for _ in range(2)]
     await until(lambda: bool(provider.asked))
     provider.open.set()
     assert all(isinstance(e, TryLaterError) for e in await asyncio.gather(*callers, return_exceptions=True))
     provider.failure = None
-    assert await pace.ask(provider, ID, free)
+    assert await pace.ask(provider, ID, "me", free)
     assert len(provider.asked) == 2
 
 
@@ -168,33 +181,33 @@ async def test_failures_become_ours(
 ) -> None:
     provider.failure = failure
     with pytest.raises(becomes) as raised:
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
     assert raised.value.retry_after == retry_after  # type: ignore[attr-defined]
 
 
 async def test_an_unknown_payment_is_an_answer(pace: Pacing, provider: Provider) -> None:
     provider.failure = PaymentUnknownError("x")
-    assert await pace.ask(provider, ID, free) is None
-    assert await pace.ask(provider, ID, free) is None
+    assert await pace.ask(provider, ID, "me", free) is None
+    assert await pace.ask(provider, ID, "me", free) is None
     assert len(provider.asked) == 1
 
 
 async def test_nonsense_is_said_to_be_nonsense(pace: Pacing, provider: Provider) -> None:
     provider.status = "refunded"
     with pytest.raises(ProviderNonsenseError):
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
 
 
 async def test_a_question_has_its_deadline() -> None:
     provider = Provider()  # never answers
     with pytest.raises(TryLaterError):
-        await Pacing(deadline_seconds=0.02).ask(provider, ID, free)
+        await Pacing(deadline_seconds=0.02).ask(provider, ID, "me", free)
     assert provider.in_flight == 0
 
 
 async def test_at_most_ten_questions_are_in_flight(pace: Pacing, provider: Provider) -> None:
     provider.open.clear()
-    callers = [asyncio.create_task(pace.ask(provider, f"pay-{n}", free)) for n in range(25)]
+    callers = [asyncio.create_task(pace.ask(provider, f"pay-{n}", "me", free)) for n in range(25)]
     await until(lambda: provider.in_flight == 10)
     for _ in range(100):
         await asyncio.sleep(0)
@@ -208,23 +221,23 @@ async def test_a_429_pauses_all_questions_for_as_long_as_the_provider_asks(
 ) -> None:
     provider.failure = GatewayBusyError("x", retry_after=4)
     with pytest.raises(TryLaterError):
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
     provider.failure = None
     clock.now += 1.5
     spent: list[str] = []
     with pytest.raises(TryLaterError) as raised:
-        await pace.ask(provider, "another", lambda: spent.append("one"))
+        await pace.ask(provider, "another", "me", lambda: spent.append("one"))
     assert not spent
     assert raised.value.retry_after == 3
     assert provider.asked == [ID]
     clock.now += 2.5
-    assert await pace.ask(provider, "another", free)
+    assert await pace.ask(provider, "another", "me", free)
 
 
 async def test_questions_that_waited_for_a_slot_heed_a_pause_too(pace: Pacing, provider: Provider) -> None:
     provider.open.clear()
     provider.failure = GatewayBusyError("x", retry_after=4)
-    callers = [asyncio.create_task(pace.ask(provider, f"pay-{n}", free)) for n in range(15)]
+    callers = [asyncio.create_task(pace.ask(provider, f"pay-{n}", "me", free)) for n in range(15)]
     await until(lambda: provider.in_flight == 10)
     provider.open.set()
     await asyncio.gather(*callers, return_exceptions=True)
@@ -234,7 +247,7 @@ async def test_questions_that_waited_for_a_slot_heed_a_pause_too(pace: Pacing, p
 async def test_the_schedule_walks_along_growing_steps(pace: Pacing, provider: Provider, clock: Clock) -> None:
     waits = []
     for _ in range(8):
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
         waits.append(pace.retry_after(ID))
         clock.now += waits[-1]
     assert waits == [3, 5, 8, 13, 21, 34, 34, 34]
@@ -245,7 +258,7 @@ async def test_a_client_that_keeps_to_it_asks_six_times_in_the_first_minute(
 ) -> None:
     began = clock.now
     while clock.now < began + 60:
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
         clock.now += pace.retry_after(ID) + 0.05  # the way there and back
     assert len(provider.asked) == 6
 
@@ -253,7 +266,7 @@ async def test_a_client_that_keeps_to_it_asks_six_times_in_the_first_minute(
 async def test_a_call_between_two_appointments_is_sent_to_the_next(
     pace: Pacing, provider: Provider, clock: Clock
 ) -> None:
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     clock.now += 1.5
     assert pace.retry_after(ID) == 2
     clock.now += 1.2  # a moment early
@@ -263,20 +276,20 @@ async def test_a_call_between_two_appointments_is_sent_to_the_next(
 async def test_two_idle_minutes_start_the_schedule_anew(
     pace: Pacing, provider: Provider, clock: Clock
 ) -> None:
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     clock.now += 119
     assert pace.retry_after(ID) == 34
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     clock.now += 119
     assert pace.retry_after(ID) == 34
     clock.now += 2
-    await pace.ask(provider, ID, free)
+    await pace.ask(provider, ID, "me", free)
     assert pace.retry_after(ID) == 3
 
 
 async def test_memory_is_bounded(pace: Pacing, provider: Provider) -> None:
     for n in range(1500):
-        await pace.ask(provider, f"pay-{n}", free)
+        await pace.ask(provider, f"pay-{n}", "me", free)
     assert len(pace._talks) == 1024
 
 
@@ -389,13 +402,13 @@ async def test_a_question_that_is_cancelled_is_a_failure_like_others(
 ) -> None:
     provider.failure = asyncio.CancelledError()
     with pytest.raises(TryLaterError):
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
 
 
 async def test_nothing_is_kept_of_a_failed_question(pace: Pacing, provider: Provider) -> None:
     provider.failure = GatewayError("x")
     with pytest.raises(TryLaterError):
-        await pace.ask(provider, ID, free)
+        await pace.ask(provider, ID, "me", free)
     assert pace._talk(ID).question is None
 
 
