@@ -123,17 +123,15 @@ class Pacing:
 
         Raises ``TryLaterError`` when the time is up.
         """
-        task = self._start(work)
-        done, _ = await asyncio.wait({task}, timeout=REPLY_SECONDS)
+        done, _ = await asyncio.wait({self._start(work)}, timeout=REPLY_SECONDS)
         if not done:
             raise TryLaterError(_STILL_CHECKING, reason="slow")
-        return task.result()
+        return done.pop().result()
 
     async def briefly(self, work: Coroutine[Any, Any, T]) -> T | None:
         """Wait a second for ``work`` and go on without it after that; ``None`` then."""
-        task = self._start(work)
-        done, _ = await asyncio.wait({task}, timeout=_BRIEFLY_SECONDS)
-        return task.result() if done else None
+        done, _ = await asyncio.wait({self._start(work)}, timeout=_BRIEFLY_SECONDS)
+        return done.pop().result() if done else None
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` as nobody's: whoever waits for it may go away without taking it along."""
@@ -188,12 +186,13 @@ class Pacing:
             afford()
             self._talks[payment_id] = talk  # anew: its idle time starts here
             question = talk.question = self._start(self._question(gateway, payment_id, talk))
-        await asyncio.wait({question})
+        done, _ = await asyncio.wait({question})
         if talk.question is question and (question.cancelled() or question.exception()):
             talk.question = None  # not remembered, nor what its traceback holds on to
         if question.cancelled():
             raise TryLaterError(_OUT_OF_REACH, reason="provider_unavailable")
-        return question.result()
+        del question  # an error would hold this frame, and this frame the error, with the provider's body
+        return done.pop().result()
 
     def retry_after(self, payment_id: str) -> int:
         """Seconds until the next question about an undecided payment is due."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import cache
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.harness.host import Host, Program, User, running_host
 from tests.harness.postgres import Postgres
 from tests.yookassa.client import Simulator
 
-StartHost = Callable[[Mapping[str, str]], Host]
+from .scenes import StartHost
 
 
 @pytest.fixture(scope="session")
@@ -48,13 +49,13 @@ def stranger(host: Host) -> User:
     return host.new_user()
 
 
-@pytest.fixture(scope="module")
-def start_host(program: Program) -> Iterator[Callable[..., Host]]:
-    """Starts hosts with other settings, for the tests of a module, on SQLite with one worker."""
+@pytest.fixture(scope="session")
+def start_host(program: Program) -> Iterator[StartHost]:
+    """Starts hosts with other settings, on SQLite with one worker; each once."""
     with ExitStack() as stack:
 
+        @cache
         def start(simulator: Simulator | None, **flags: str) -> Host:
-            starting: AbstractContextManager[Host] = running_host(program, simulator=simulator, env=flags)
-            return stack.enter_context(starting)
+            return stack.enter_context(running_host(program, simulator=simulator, env=flags))
 
         yield start

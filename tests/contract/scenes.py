@@ -9,11 +9,14 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.harness.host import PACKAGE, User
+from tests.harness.host import PACKAGE, Host, User
 from tests.harness.waiting import wait_until
 from tests.yookassa.client import Document, Simulator
 
 T = TypeVar("T")
+
+StartHost = Callable[..., Host]
+"""Called with a simulator, or `None`, and settings: a running host. See the fixture `start_host`."""
 
 
 def paid(user: User, kopeks: int = PACKAGE) -> str:

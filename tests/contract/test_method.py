@@ -72,7 +72,7 @@ class Story:
         return report
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def story(sqlite_host: Host) -> Story:
     """Told once."""
     return Story(sqlite_host)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from openwebui_billing_reconcile.verdict import HoldReason
@@ -11,7 +9,7 @@ from tests.harness.host import RECONCILE, Host, User
 from tests.yookassa.client import Simulator
 
 from . import answers
-from .scenes import nobody_asked, nothing_written, paid, unrecorded
+from .scenes import StartHost, nobody_asked, nothing_written, paid, unrecorded
 
 BAD_BODY = b"[]"
 
@@ -60,7 +58,7 @@ class TestWalletOff:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def off(start_host: Callable[..., Host], simulator: Simulator) -> Host:
+    def off(start_host: StartHost, simulator: Simulator) -> Host:
         """A host without wallets."""
         return start_host(simulator, ENABLE_BILLING_WALLET="false")
 
@@ -86,7 +84,7 @@ class TestNotConfigured:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def bare(start_host: Callable[..., Host]) -> Host:
+    def bare(start_host: StartHost) -> Host:
         """A host without a shop."""
         return start_host(None)
 

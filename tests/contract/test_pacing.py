@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,7 +13,16 @@ from tests.harness.waiting import wait_until
 from tests.yookassa.client import Simulator
 
 from . import answers
-from .scenes import asking, assert_credited_once, at_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenes import (
+    StartHost,
+    asking,
+    assert_credited_once,
+    at_once,
+    nobody_asked,
+    nothing_written,
+    paid,
+    unrecorded,
+)
 
 # --- One question --------------------------------------------------------------------------------
 
@@ -109,7 +117,7 @@ class TestBudget:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def host(start_host: Callable[..., Host], simulator: Simulator) -> Host:
+    def host(start_host: StartHost, simulator: Simulator) -> Host:
         """A host with a small budget."""
         return start_host(simulator, BILLING_TOPUP_RECONCILE_RATE_LIMIT="3/minute")
 

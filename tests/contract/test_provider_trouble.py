@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -14,7 +13,7 @@ from tests.yookassa.client import Document, Simulator
 
 from . import answers
 from .provider_answers import table
-from .scenes import asking, assert_credited_once, at_once, nothing_written, paid, unrecorded
+from .scenes import StartHost, asking, assert_credited_once, at_once, nothing_written, paid, unrecorded
 
 REJECTED = "Payment provider rejected the payment request"
 CREDENTIALS = "Payment provider credentials are invalid"
@@ -112,7 +111,7 @@ class TestDeadline:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def host(start_host: Callable[..., Host], simulator: Simulator) -> Host:
+    def host(start_host: StartHost, simulator: Simulator) -> Host:
         """A host that waits a second for its provider."""
         return start_host(simulator, BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS="1")
 

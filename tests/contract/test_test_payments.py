@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,12 +12,12 @@ from tests.yookassa.client import Simulator
 from tests.yookassa.process import running_simulator
 
 from . import answers
-from .scenes import assert_credited_once, nothing_written, paid, unrecorded
+from .scenes import StartHost, assert_credited_once, nothing_written, paid, unrecorded
 
 ACCEPT = "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def live_simulator() -> Iterator[Simulator]:
     """The provider, with a live shop."""
     with running_simulator(secret_key="live_secret") as provider:
@@ -39,7 +39,7 @@ class TestLiveShop:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def host(start_host: Callable[..., Host], live_simulator: Simulator) -> Host:
+    def host(start_host: StartHost, live_simulator: Simulator) -> Host:
         return start_host(live_simulator)
 
     @with_and_without_record
@@ -66,7 +66,7 @@ class TestLiveShopThatAcceptsThem:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def host(start_host: Callable[..., Host], live_simulator: Simulator) -> Host:
+    def host(start_host: StartHost, live_simulator: Simulator) -> Host:
         return start_host(live_simulator, **{ACCEPT: "true"})
 
     @pytest.mark.parametrize("test", [True, False])
@@ -82,7 +82,7 @@ class TestTestShopThatRefusesThem:
 
     @pytest.fixture(scope="class")
     @staticmethod
-    def host(start_host: Callable[..., Host], simulator: Simulator) -> Host:
+    def host(start_host: StartHost, simulator: Simulator) -> Host:
         return start_host(simulator, **{ACCEPT: "false"})
 
     @with_and_without_record

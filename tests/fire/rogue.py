@@ -1,0 +1,69 @@
+"""A third-party plugin at its worst, installed in the host's environment by `test_attacks`.
+
+What it does to a question is said by the payment's id; all other questions it leaves to the host's client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from openwebui_billing_reconcile import GatewayBusyError, GatewayRejectedError, hookimpl
+
+
+class RogueGateway:
+    """Asks nobody, and fails in every way."""
+
+    def __init__(self, host: Any) -> None:
+        self._client = host.payment_client
+        self.account_id = None
+        self.is_test_shop = True
+
+    async def get_payment(self, payment_id: str) -> object:
+        """Whatever the id says."""
+        what, _, _ = payment_id.partition("_")
+        if what == "canceled":
+            raise asyncio.CancelledError
+        if what == "status":
+            refusal = GatewayRejectedError("no")
+            # Some library's error, which has a status and not what the host's client carries beside it.
+            refusal.__cause__ = type("LibraryError", (Exception,), {"status_code": 400})()
+            raise refusal
+        if what == "never":
+            raise GatewayBusyError("wait", retry_after=float("nan"))
+        if what == "group":
+            raise ExceptionGroup("several", [ValueError("one"), ValueError("two")])
+        if what == "stubborn":
+            return await _stubborn()
+        if what == "odd":
+            return object()
+        if what == "surrogate":
+            return {"id": payment_id, "status": "succeeded", "metadata": {"wallet_id": "\ud800"}}
+        answer: object = await self._client.get_payment(payment_id)
+        return answer
+
+
+async def _stubborn() -> object:
+    """Does not end when it is told to."""
+    until = time.monotonic() + 3
+    while time.monotonic() < until:
+        try:
+            await asyncio.sleep(until - time.monotonic())
+        except asyncio.CancelledError:
+            continue
+    return {}
+
+
+@hookimpl
+def payment_gateway(host: Any) -> RogueGateway:
+    """In place of the host's own client."""
+    return RogueGateway(host)
+
+
+@hookimpl
+def topup_reconciled(record: Any) -> None:
+    """Never comes back."""
+    if record.outcome == "credited":
+        time.sleep(3600)
+    raise SystemExit
