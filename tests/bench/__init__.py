@@ -1,0 +1,1 @@
+"""What reconciling costs, measured side by side: `make bench`."""

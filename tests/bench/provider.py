@@ -1,0 +1,110 @@
+"""A payment provider 20 ms away that is never the bottleneck; `python -m tests.bench.provider`.
+
+It keeps nothing but a count: the payment's id says how it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from urllib.parse import urlsplit
+
+from tests.yookassa.process import running_server
+
+SHOP_ID = "100500"
+PAID, OPEN = "paid-", "open-"
+"""How ids of paid and of pending payments begin."""
+
+DISTANCE_SECONDS = 0.020
+_BACKLOG = 1024  # hundreds ask at the same moment; a refused connection would be tried again a second later
+_COUNT = "/questions"
+
+
+class Provider:
+    """A running provider."""
+
+    def __init__(self, url: str) -> None:
+        self._address = urlsplit(url).netloc
+        self.settings: Mapping[str, str] = {
+            "YOOKASSA_SHOP_ID": SHOP_ID,
+            "YOOKASSA_SECRET_KEY": "test_secret",
+            "YOOKASSA_API_URL": f"{url}/v3",
+        }
+
+    def questions(self) -> int:
+        """How often it has been asked about a payment so far."""
+        connection = HTTPConnection(self._address)
+        try:
+            connection.request("GET", _COUNT)
+            return int(connection.getresponse().read())
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running_provider() -> Iterator[Provider]:
+    """The provider in a process of its own."""
+    with running_server([sys.executable, "-m", __name__]) as (url, _server):
+        yield Provider(url)
+
+
+class _Server:
+    def __init__(self) -> None:
+        self._questions = 0
+
+    async def serve(self) -> None:
+        server = await asyncio.start_server(self._converse, "127.0.0.1", 0, backlog=_BACKLOG)
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+        port = server.sockets[0].getsockname()[1]
+        sys.stdout.write(f"listening on http://127.0.0.1:{port}\n")
+        sys.stdout.flush()
+        async with server:
+            await stopped.wait()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One request a connection, as the host's client goes about it."""
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+            target = head.split(b" ", 2)[1].decode()
+            writer.write(_response(await self._answer(target)))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # whoever asked has gone
+        finally:
+            writer.close()
+
+    async def _answer(self, target: str) -> object:
+        if target == _COUNT:
+            return self._questions
+        self._questions += 1
+        await asyncio.sleep(DISTANCE_SECONDS)
+        return _payment(target.rpartition("/")[2])
+
+
+def _payment(payment_id: str) -> dict[str, object]:
+    paid = payment_id.startswith(PAID)
+    return {
+        "id": payment_id,
+        "status": "succeeded" if paid else "pending",
+        "paid": paid,
+        "test": True,
+        "amount": {"value": "1000.00", "currency": "RUB"},
+        "recipient": {"account_id": SHOP_ID, "gateway_id": "100700"},
+        "metadata": {"kind": "topup"},
+    }
+
+
+def _response(content: object) -> bytes:
+    body = json.dumps(content).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
+
+
+if __name__ == "__main__":
+    asyncio.run(_Server().serve())

@@ -1,0 +1,118 @@
+"""People and payments, written straight into the host's tables: thousands of them in a second."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import jwt
+from sqlalchemy import Connection, MetaData, Table, insert, text
+
+from tests.harness.host import PACKAGE, Host
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody signed in, with an empty wallet."""
+
+    id: str
+    wallet_id: str
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A pending top-up of somebody."""
+
+    id: str
+    owner: Person
+
+
+# Settled long ago. As in a live shop most of the ledger is not about payments.
+_NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) "
+_OLD_PAYMENTS = """
+INSERT INTO billing_payment (id, provider, status, kind, amount_kopeks, currency, idempotency_key,
+    provider_payment_id, user_id, wallet_id, created_at, updated_at)
+SELECT 'record-' || i, 'yookassa', 'succeeded', 'topup', 100000, 'RUB', 'key-' || i,
+    'old-' || i, 'person-' || (i % 1000), 'wallet-' || (i % 1000), 1700000000 + i, 1700000000 + i FROM n
+"""
+_OLD_ENTRIES = """
+INSERT INTO billing_ledger_entry (id, user_id, wallet_id, currency, type, amount_kopeks,
+    balance_included_after, balance_topup_after, reference_id, reference_type, idempotency_key, created_at)
+SELECT '{type}-' || i, 'person-' || (i % 1000), 'wallet-' || (i % 1000), 'RUB', '{type}', 100000,
+    0, 100000, 'old-' || i, '{reference_type}', '{type}-of-' || i, 1700000000 + i FROM n
+"""
+
+
+class Stock:
+    """What one host's tables are given."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._numbers = itertools.count()
+        with host.books.transaction() as connection:
+            self._users = Table("user", MetaData(), autoload_with=connection)
+
+    def add_old_payments(self, count: int) -> None:
+        """Payments that were credited long ago, each with its ledger entry, and as many charges."""
+        topups = _OLD_ENTRIES.format(type="topup", reference_type="payment")
+        charges = _OLD_ENTRIES.format(type="charge", reference_type="usage")
+        with self._host.books.transaction() as connection:
+            for rows in (_OLD_PAYMENTS, topups, charges):
+                self._add_numbered(connection, rows, count)
+            if connection.dialect.name == "postgresql":
+                connection.execute(text("ANALYZE"))  # as its own housekeeping does before long
+
+    def people(self, count: int) -> list[Person]:
+        """Accounts with wallets."""
+        people = [self._person() for _ in range(count)]
+        now = int(time.time())
+        times = {"created_at": now, "updated_at": now}
+        users = [
+            {"id": p.id, "name": "Somebody", "email": f"{p.id}@example.com", "role": "user"}
+            | {"profile_image_url": "/user.png", "last_active_at": now}
+            | times
+            for p in people
+        ]
+        wallets = [
+            {
+                "id": p.wallet_id,
+                "user_id": p.id,
+                "currency": "RUB",
+                "balance_topup_kopeks": 0,
+                "balance_included_kopeks": 0,
+                **times,
+            }
+            for p in people
+        ]
+        with self._host.books.transaction() as connection:
+            connection.execute(insert(self._users), users)
+            connection.execute(insert(self._host.books.wallet_table), wallets)
+        return people
+
+    def payments(self, prefix: str, owners: Sequence[Person]) -> list[Payment]:
+        """A pending top-up for each owner; the provider goes by how the id begins."""
+        made = [Payment(f"{prefix}{next(self._numbers)}", owner) for owner in owners]
+        now = int(time.time())
+        rows = [
+            {"id": str(uuid4()), "provider": "yookassa", "status": "pending", "kind": "topup"}
+            | {"amount_kopeks": PACKAGE, "currency": "RUB", "idempotency_key": str(uuid4())}
+            | {"provider_payment_id": p.id, "user_id": p.owner.id, "wallet_id": p.owner.wallet_id}
+            | {"created_at": now, "updated_at": now}
+            for p in made
+        ]
+        with self._host.books.transaction() as connection:
+            connection.execute(insert(self._host.books.payments), rows)
+        return made
+
+    def _person(self) -> Person:
+        person_id = str(uuid4())
+        secret = self._host.environment["WEBUI_SECRET_KEY"]
+        return Person(person_id, str(uuid4()), jwt.encode({"id": person_id}, secret, algorithm="HS256"))
+
+    def _add_numbered(self, connection: Connection, rows: str, count: int) -> None:
+        # SQLite wants the numbers ahead of INSERT, PostgreSQL takes them there too.
+        connection.execute(text(_NUMBERS + rows), {"count": count})
