@@ -205,6 +205,24 @@ def test_wallet_that_goes_is_not_credited(stage: Stage, user: User, step: str) -
     assert_no_credit(user, payment_id)
 
 
+@every_step
+def test_refund_counts_as_of_the_providers_answer(stage: Stage, user: User, step: str) -> None:
+    payment_id = paid(user)
+    response = reconcile_against(
+        lambda stage, _user, payment_id: stage.host.simulator.refund(payment_id),
+        stage,
+        step,
+        user,
+        payment_id,
+    )
+    if step in STEPS[: STEPS.index("provider answered")]:
+        assert_refused(response, 409, "refunded")
+        assert_no_credit(user, payment_id)
+    else:
+        assert_credited(response, payment_id)
+        assert_one_credit(user, payment_id)
+
+
 def credited_against_all(stage: Stage, _user: User, payment_id: str) -> None:
     """The webhook credits in the very moment before we would record a cancellation."""
     stage.host.simulator.pay(payment_id)

@@ -129,7 +129,7 @@ TROUBLE: tuple[Document, ...] = (
     {"raw": f'{{"id": "{CANARY}"', "content_type": "application/json"},
     {"body": {"id": CANARY, "status": CANARY}},
     {"body": [CANARY]},
-    {"redirect": f"http://{CANARY}.invalid/"},
+    {"redirect": f"http://127.0.0.1:9/{CANARY}"},
     {"reset": True},
 )
 BENT: tuple[Document, ...] = (
