@@ -7,9 +7,23 @@ between the two is seen as "not marked yet" and never as "marked without an entr
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, CompoundSelect, Table, and_, func, not_, select, union, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    func,
+    not_,
+    select,
+    union,
+    update,
+)
 
 from .host import OpenWebUIHost
 from .payment import (
@@ -27,6 +41,18 @@ from .payment import (
 # The reference type under which the host enters a top-up.
 PAYMENT = "payment"
 
+_ENTRY_COLUMNS = (
+    "id",
+    "user_id",
+    "wallet_id",
+    "amount_kopeks",
+    "currency",
+    "type",
+    "reference_type",
+    "reference_id",
+)
+_TABLES = 8  # a process has one host; its tests may have several
+
 
 class Ledger:
     """The host's payments, wallets and ledger entries.
@@ -41,11 +67,9 @@ class Ledger:
     def read(self, service: Any, payment_id: str) -> Books:
         """What the tables say about the payment now."""
         record = _record(service.payments.get_payment_by_provider_id(payment_id))
-        entry = self._host.table("LedgerEntry")
+        names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
         with self._host.session() as session:
-            rows = session.execute(select(*_columns(entry)).where(_is_topup_of(entry, payment_id))).all()
-            if not rows:
-                rows = session.execute(_naming(entry, payment_id, record)).all()
+            rows = session.execute(_entries(self._host.table("LedgerEntry")), names).all()
         topups = tuple(
             LedgerLine(r.user_id, r.wallet_id, Money(r.amount_kopeks, r.currency))
             for r in rows
@@ -55,14 +79,9 @@ class Ledger:
 
     def wallet(self, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
         """The wallet named, or where none is named the user's own in that currency."""
-        table = self._host.table("Wallet")
-        wanted = (
-            table.c.id == wallet_id
-            if wallet_id
-            else and_(table.c.user_id == user_id, table.c.currency == currency)
-        )
+        key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
         with self._host.session() as session:
-            row = session.execute(select(table.c.id, table.c.user_id, table.c.currency).where(wanted)).first()
+            row = session.execute(_wallet(self._host.table("Wallet"), *key), key).first()
         return Wallet(*row) if row else None
 
     def create_wallet(self, user_id: str, currency: str) -> Wallet:
@@ -143,39 +162,37 @@ def _is_topup_of(entry: Table, payment_id: str) -> ColumnElement[bool]:
     )
 
 
-def _columns(entry: Table) -> list[Column[Any]]:
-    names = (
-        "id",
-        "user_id",
-        "wallet_id",
-        "amount_kopeks",
-        "currency",
-        "type",
-        "reference_type",
-        "reference_id",
-    )
-    return [entry.c[name] for name in names]
+# SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
 
 
-def _naming(entry: Table, payment_id: str, record: PaymentRecord | None) -> CompoundSelect[Any]:
+@lru_cache(maxsize=_TABLES)
+def _wallet(wallet: Table, *key: str) -> Select[Any]:
+    """The wallet with this key."""
+    wanted = (wallet.c[name] == bindparam(name) for name in key)
+    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
+
+
+@lru_cache(maxsize=_TABLES)
+def _entries(entry: Table) -> CompoundSelect[Any]:
     """The entries of any kind that name the payment.
 
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
     ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
     """
-    keys = {payment_id} | ({record.id} if record else set())
+    payment_id: BindParameter[str] = bindparam("payment_id")
+    record_id: BindParameter[str] = bindparam("record_id")
     types = select(func.min(entry.c.reference_type).label("reference_type")).cte(recursive=True)
     following = select(func.min(entry.c.reference_type)).where(
         entry.c.reference_type > types.c.reference_type
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    named = select(*_columns(entry))
+    named = select(*(entry.c[name] for name in _ENTRY_COLUMNS))
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
             entry.c.reference_id == payment_id
         ),
         named.where(entry.c.reference_type.is_(None), entry.c.reference_id == payment_id),
-        named.where(entry.c.idempotency_key.in_(keys)),
+        named.where(entry.c.idempotency_key.in_([payment_id, record_id])),
     )
 
 
