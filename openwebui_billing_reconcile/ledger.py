@@ -41,16 +41,6 @@ from .payment import (
 # The reference type under which the host enters a top-up.
 PAYMENT = "payment"
 
-_ENTRY_COLUMNS = (
-    "id",
-    "user_id",
-    "wallet_id",
-    "amount_kopeks",
-    "currency",
-    "type",
-    "reference_type",
-    "reference_id",
-)
 _TABLES = 8  # a process has one host; its tests may have several
 
 
@@ -164,6 +154,19 @@ def _is_topup_of(entry: Table, payment_id: str) -> ColumnElement[bool]:
 
 # SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
 
+_ENTRY_COLUMNS = (
+    "id",
+    "user_id",
+    "wallet_id",
+    "amount_kopeks",
+    "currency",
+    "type",
+    "reference_type",
+    "reference_id",
+)
+_PAYMENT_ID: BindParameter[str] = bindparam("payment_id")
+_RECORD_ID: BindParameter[str] = bindparam("record_id")
+
 
 @lru_cache(maxsize=_TABLES)
 def _wallet(wallet: Table, *key: str) -> Select[Any]:
@@ -179,8 +182,6 @@ def _entries(entry: Table) -> CompoundSelect[Any]:
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
     ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
     """
-    payment_id: BindParameter[str] = bindparam("payment_id")
-    record_id: BindParameter[str] = bindparam("record_id")
     types = select(func.min(entry.c.reference_type).label("reference_type")).cte(recursive=True)
     following = select(func.min(entry.c.reference_type)).where(
         entry.c.reference_type > types.c.reference_type
@@ -189,10 +190,10 @@ def _entries(entry: Table) -> CompoundSelect[Any]:
     named = select(*(entry.c[name] for name in _ENTRY_COLUMNS))
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
-            entry.c.reference_id == payment_id
+            entry.c.reference_id == _PAYMENT_ID
         ),
-        named.where(entry.c.reference_type.is_(None), entry.c.reference_id == payment_id),
-        named.where(entry.c.idempotency_key.in_([payment_id, record_id])),
+        named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
+        named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
     )
 
 

@@ -1,7 +1,7 @@
 """When the provider is asked, and how long anybody waits.
 
-What is shared and remembered here is the provider's answer only. Whose payment it is, and what is to be done,
-each caller finds out for itself.
+What is shared among users, and remembered, is the provider's answer only. Whose payment it is, and what is to
+be done, is found out for each of them; one user's callers share that as long as it has not begun.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Hashable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
@@ -103,20 +104,56 @@ class Pacing:
         self._deadline = deadline_seconds
         self._clock = clock
         self._slots = asyncio.Semaphore(QUESTIONS_IN_FLIGHT)
-        self._reading = CapacityLimiter(READING_THREADS)
-        self._writing = CapacityLimiter(WRITING_THREADS)
+        self._reading = asyncio.Semaphore(READING_THREADS)
+        self._writing = asyncio.Semaphore(WRITING_THREADS)
+        self._threads = CapacityLimiter(READING_THREADS + WRITING_THREADS)
+        self._not_begun: dict[Hashable, asyncio.Task[Any]] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._talks: TTLCache[str, _Talk] = TTLCache(_TALKS, _IDLE_SECONDS, timer=clock)
         self._paused_until = -math.inf
         self._background: set[asyncio.Task[object]] = set()
 
-    async def reading(self, work: Callable[[], T]) -> T:
-        """Read the database off the event loop, on threads of our own."""
-        return await anyio.to_thread.run_sync(work, limiter=self._reading)
+    async def reading(self, work: Callable[[], T], what: Hashable) -> T:
+        """Read the database off the event loop, once for all who want the same."""
+        return await self.together(what, self._reading, partial(self._on_thread, work))
 
     async def writing(self, work: Callable[[], T]) -> T:
-        """Write to the database off the event loop, on threads of our own; in the user's turn only."""
-        return await anyio.to_thread.run_sync(work, limiter=self._writing)
+        """Write to the database off the event loop; in the user's turn only."""
+        async with self._writing:
+            return await self._on_thread(work)
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._threads)
+
+    async def together(
+        self,
+        what: Hashable,
+        gate: AbstractAsyncContextManager[object],
+        work: Callable[[], Coroutine[Any, Any, T]],
+    ) -> T:
+        """Have ``work`` done behind ``gate``, once for all who want the same ``what`` before it has begun.
+
+        Who comes later may know of something it misses, and has it done anew.
+        """
+        task = self._not_begun.get(what)
+        if task is None:
+            task = self._not_begun[what] = self._start(self._behind(gate, what, work))
+        done, _ = await asyncio.wait({task})
+        result: T = done.pop().result()
+        return result
+
+    async def _behind(
+        self,
+        gate: AbstractAsyncContextManager[object],
+        what: Hashable,
+        work: Callable[[], Coroutine[Any, Any, T]],
+    ) -> T:
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(gate)
+            finally:
+                del self._not_begun[what]
+            return await work()
 
     async def reply(self, work: Coroutine[Any, Any, T]) -> T:
         """Wait for ``work`` as long as a reply may take; it goes on after that, and without its caller.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn, TypeVar, assert_never
@@ -134,8 +134,11 @@ class _Case:
             self._hold(verdict.reason)
         self._check_time()  # it has waited for a thread: its caller may be gone
         payment = await self._ask(gateway, books)
-        async with self.pace.turn(self.user_id):
-            result = await self._settle(payment, self._shop(gateway))
+        result = await self.pace.together(
+            self._same("settle", payment),
+            self.pace.turn(self.user_id),
+            partial(self._settle, payment, self._shop(gateway)),
+        )
         return await self._proved(result) if isinstance(result, _Proof) else result
 
     async def _ask(self, gateway: PaymentGateway, books: Books) -> ProviderPayment | None:
@@ -224,7 +227,8 @@ class _Case:
 
     async def _cancel(self, books: Books) -> Reconciled | _Proof:
         if books.record and books.record.status == PENDING:
-            changed = await self._database(self.pace.writing, partial(self.ledger.cancel, self.payment_id))
+            cancel = partial(self.ledger.cancel, self.payment_id)
+            changed = await self._database(self.pace.writing(cancel))
             books, _ = await self._read()
             verdict = judge_books(books, self.user_id)
             if isinstance(verdict, Proved):
@@ -253,6 +257,10 @@ class _Case:
             retry_after=retry_after,
         )
 
+    def _same(self, what: str, payment: ProviderPayment | None) -> Hashable:
+        """What this case has in common with others of the same user that can share this work."""
+        return what, id(self.service), self.user_id, self.payment_id, id(payment)
+
     def _check_time(self) -> None:
         """Raise ``TryLaterError`` when nobody waits for this any more: the next call asks anew."""
         if time.monotonic() > self.gives_up_at:
@@ -271,7 +279,8 @@ class _Case:
 
     async def _read(self, payment: ProviderPayment | None = None) -> tuple[Books, Wallet | None]:
         """Our books now and, once the provider has spoken of money, the wallet it would go to."""
-        return await self._database(self.pace.reading, partial(self._read_books, payment))
+        read = partial(self._read_books, payment)
+        return await self._database(self.pace.reading(read, self._same("read", payment)))
 
     def _read_books(self, payment: ProviderPayment | None) -> tuple[Books, Wallet | None]:
         books = self.ledger.read(self.service, self.payment_id)
@@ -281,9 +290,9 @@ class _Case:
         wallet_id = named_wallet(payment, books)
         return books, self.ledger.wallet(wallet_id, self.user_id, payment.amount.currency)
 
-    async def _database(self, threads: Callable[[Callable[[], T]], Awaitable[T]], work: Callable[[], T]) -> T:
+    async def _database(self, work: Awaitable[T]) -> T:
         try:
-            return await threads(work)
+            return await work
         except Exception as error:
             log.warning(
                 "The billing database did not answer: payment=%s error=%s",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 import limits
 import pytest
@@ -308,17 +309,80 @@ async def test_reading_and_writing_have_two_threads_each_of_their_own(pace: Paci
             running -= 1
         return threading.get_ident()
 
-    jobs = [asyncio.create_task(getattr(pace, kind)(work)) for _ in range(12)]
+    def run(kind: str, work: Callable[[], object]) -> Coroutine[Any, Any, object]:
+        return pace.reading(work, object()) if kind == "reading" else pace.writing(work)
+
+    jobs = [asyncio.create_task(run(kind, work)) for _ in range(12)]
     await until(lambda: running == 2)
     # What writes may be stuck, and proofs are read all the same; the other way round too.
-    other = {"reading": pace.writing, "writing": pace.reading}[kind]
-    assert await asyncio.wait_for(other(lambda: "free"), 10) == "free"
+    other = {"reading": "writing", "writing": "reading"}[kind]
+    assert await asyncio.wait_for(run(other, lambda: "free"), 10) == "free"
     # The host's own pool is free meanwhile.
     assert await asyncio.to_thread(lambda: "free") == "free"
     release.set()
     threads = await asyncio.gather(*jobs)
     assert peak == 2
     assert threading.get_ident() not in threads
+
+
+class Work:
+    """Something that can be done for several at once; it waits until it may end."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.may_end = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        number = self.begun
+        await self.may_end.wait()
+        return number
+
+
+async def test_who_wants_the_same_before_it_has_begun_shares_it(pace: Pacing) -> None:
+    gate, work = asyncio.Lock(), Work()
+    work.may_end.set()
+    await gate.acquire()
+    callers = [asyncio.create_task(pace.together("books", gate, work)) for _ in range(5)]
+    other = asyncio.create_task(pace.together("other books", gate, Work()))
+    await asyncio.sleep(0)
+    assert work.begun == 0
+    gate.release()
+    assert await asyncio.gather(*callers) == [1] * 5
+    assert not other.done()
+    other.cancel()
+
+
+async def test_who_comes_after_it_has_begun_has_it_done_anew(pace: Pacing) -> None:
+    gate, work = asyncio.Semaphore(2), Work()
+    first = asyncio.create_task(pace.together("books", gate, work))
+    await until(lambda: work.begun == 1)
+    second = asyncio.create_task(pace.together("books", gate, work))
+    await until(lambda: work.begun == 2)
+    work.may_end.set()
+    assert (await first, await second) == (1, 2)
+
+
+async def test_what_is_shared_goes_on_without_one_who_leaves(pace: Pacing) -> None:
+    gate, work = asyncio.Semaphore(1), Work()
+    first, second = (asyncio.create_task(pace.together("books", gate, work)) for _ in range(2))
+    await until(lambda: work.begun == 1)
+    first.cancel()
+    work.may_end.set()
+    assert await second == 1
+
+
+async def test_nothing_is_kept_of_what_was_never_let_in(
+    pace: Pacing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "REPLY_SECONDS", 0.02)
+    work = Work()
+    work.may_end.set()
+    async with pace.turn("me"):
+        with pytest.raises(TryLaterError):
+            await pace.together("books", pace.turn("me"), work)
+    assert await pace.together("books", pace.turn("me"), work) == 1
+    assert not pace._not_begun
 
 
 async def test_a_reply_that_takes_too_long_is_given_up_and_the_work_goes_on(

@@ -29,7 +29,7 @@ Swap = tuple[object, str, Any]
 
 def _one_question() -> Swap:
     """Every caller asks the provider."""
-    return _Talk, "open_question", lambda _talk, _now: None
+    return _Talk, "open_question", lambda _talk, _now, _memory: None
 
 
 def _host_path() -> Swap:
@@ -188,12 +188,12 @@ def _reply_limit() -> Swap:
 
 
 def _threads() -> Swap:
-    """Our reads are done on the event loop."""
+    """Our database work is done on the event loop."""
 
     async def here(_pace: Pacing, work: Callable[[], Any]) -> Any:
         return work()
 
-    return Pacing, "reading", here
+    return Pacing, "_on_thread", here
 
 
 def _turn() -> Swap:
