@@ -35,7 +35,7 @@ class Effort:
 
 
 FULL = Effort(
-    single_rounds=40, storm_rounds=3, callers=200, many_payments=100_000, in_memory=10_000, starts=100
+    single_rounds=40, storm_rounds=3, callers=200, many_payments=100_000, in_memory=10_000, starts=300
 )
 QUICK = Effort(single_rounds=2, storm_rounds=1, callers=20, many_payments=1_000, in_memory=100, starts=5)
 

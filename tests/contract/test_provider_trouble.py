@@ -106,6 +106,18 @@ def test_slow_answer_is_waited_for(host: Host, user: User) -> None:
     answers.credited(user.reconcile(payment_id), payment_id)
 
 
+def test_questions_in_flight_at_a_worker_are_ten_at_most(sqlite_host: Host) -> None:
+    askers = [sqlite_host.new_user() for _ in range(3)]
+    payments = [(asker, paid(asker)) for asker in askers for _ in range(5)]
+    for _, payment_id in payments:
+        sqlite_host.simulator.fault(payment_id=payment_id, delay_seconds=0.5)
+    sqlite_host.simulator.forget_requests()
+    responses = at_once([partial(asker.reconcile, payment_id) for asker, payment_id in payments])
+    assert sqlite_host.simulator.in_flight().peak <= 10
+    for response in responses:
+        assert answers.reconciled(response)["credited"] is True
+
+
 class TestDeadline:
     """One second, here."""
 
@@ -174,14 +186,3 @@ class TestDeadline:
         payment_id = paid(user)
         host.simulator.fault(payment_id=payment_id, **case)
         assert 1 <= answers.try_later(user.reconcile(payment_id)) <= 5
-
-    def test_questions_in_flight_are_ten_at_most(self, host: Host) -> None:
-        askers = [host.new_user() for _ in range(3)]
-        payments = [(asker, paid(asker)) for asker in askers for _ in range(5)]
-        for _, payment_id in payments:
-            host.simulator.fault(payment_id=payment_id, delay_seconds=0.5)
-        host.simulator.forget_requests()
-        responses = at_once([partial(asker.reconcile, payment_id) for asker, payment_id in payments])
-        assert host.simulator.in_flight().peak <= 10
-        for response in responses:
-            assert answers.reconciled(response)["credited"] is True

@@ -267,8 +267,12 @@ def _serving(
         raise RuntimeError(f"The host died (exit status {died}):\n{server.output[-LOG_TAIL:]}")
 
 
+# One client for all: making one costs more than a host's start may, asked every few milliseconds.
+_HEALTH = httpx.Client(trust_env=False, timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def _is_healthy(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/health", trust_env=False, timeout=5).status_code == 200
+        return _HEALTH.get(f"{url}/health").status_code == 200
     except httpx.TransportError:
         return False
