@@ -57,9 +57,12 @@ class Ledger:
     def read(self, service: Any, payment_id: str) -> Books:
         """What the tables say about the payment now."""
         record = _record(service.payments.get_payment_by_provider_id(payment_id))
+        entry = self._host.table("LedgerEntry")
         names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
         with self._host.session() as session:
-            rows = session.execute(_entries(self._host.table("LedgerEntry")), names).all()
+            rows = session.execute(_crediting(entry), names).all()
+            if not rows:
+                rows = session.execute(_naming(entry), names).all()
         topups = tuple(
             LedgerLine(r.user_id, r.wallet_id, Money(r.amount_kopeks, r.currency))
             for r in rows
@@ -144,7 +147,7 @@ class Ledger:
         return bool(getattr(result, "rowcount", 0))
 
 
-def _is_topup_of(entry: Table, payment_id: str) -> ColumnElement[bool]:
+def _is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(
         entry.c.reference_type == PAYMENT,
         entry.c.reference_id == payment_id,
@@ -176,7 +179,13 @@ def _wallet(wallet: Table, *key: str) -> Select[Any]:
 
 
 @lru_cache(maxsize=_TABLES)
-def _entries(entry: Table) -> CompoundSelect[Any]:
+def _crediting(entry: Table) -> Select[Any]:
+    """The entries that credit the payment; of all questions about it the one asked most."""
+    return _entries(entry).where(_is_topup_of(entry, _PAYMENT_ID))
+
+
+@lru_cache(maxsize=_TABLES)
+def _naming(entry: Table) -> CompoundSelect[Any]:
     """The entries of any kind that name the payment.
 
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
@@ -187,7 +196,7 @@ def _entries(entry: Table) -> CompoundSelect[Any]:
         entry.c.reference_type > types.c.reference_type
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    named = select(*(entry.c[name] for name in _ENTRY_COLUMNS))
+    named = _entries(entry)
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
             entry.c.reference_id == _PAYMENT_ID
@@ -195,6 +204,10 @@ def _entries(entry: Table) -> CompoundSelect[Any]:
         named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
         named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
     )
+
+
+def _entries(entry: Table) -> Select[Any]:
+    return select(*(entry.c[name] for name in _ENTRY_COLUMNS))
 
 
 def _record(row: Any) -> PaymentRecord | None:

@@ -210,7 +210,8 @@ class Wallet:
 class Books:
     """All that the host's tables say about a payment at one moment.
 
-    ``topups`` are the entries that credit it; ``others`` is how many entries of any other kind name it.
+    ``topups`` are the entries that credit it; ``others`` is how many entries of any other kind name it,
+    counted only while there is no top-up.
     """
 
     record: PaymentRecord | None = None

@@ -183,7 +183,7 @@ class _Case:
             await self.pace.writing(partial(self._write, credit, payment))
         except Exception as error:  # noqa: BLE001 - failure or silence: only the ledger tells
             log.warning(
-                "The host's crediting path failed: payment=%s error=%s",
+                "Crediting did not go through: payment=%s error=%s",
                 self.payment_id,
                 type(error).__name__,
             )
