@@ -139,6 +139,7 @@ class Pacing:
         if task is None:
             task = self._not_begun[what] = self._start(self._behind(gate, what, work))
         done, _ = await asyncio.wait({task})
+        del task  # an error would hold this frame, and this frame the error
         result: T = done.pop().result()
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import gzip
 import importlib
 import json
@@ -39,19 +40,19 @@ def npm(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def tools() -> None:
-    if not (PATCH / "node_modules" / ".package-lock.json").exists():
-        npm("ci")
+    with (PATCH / ".npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be installing them
+        if not (PATCH / "node_modules" / ".package-lock.json").exists():
+            npm("ci")
 
 
 @needs_npm
-@pytest.mark.xdist_group("npm")
 @pytest.mark.usefixtures("tools")
 def test_it_passes_its_own_checks() -> None:
     npm("run", "check")
 
 
 @needs_npm
-@pytest.mark.xdist_group("npm")
 @pytest.mark.usefixtures("tools")
 def test_the_shipped_script_is_the_build_of_its_source(tmp_path: Path) -> None:
     npm("run", "build", "--", str(tmp_path / "built.js"))

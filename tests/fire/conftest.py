@@ -51,12 +51,7 @@ def postgres_stage(
 
 
 # Not a parametrised session fixture: going to and fro between its parameters would start hosts anew.
-@pytest.fixture(
-    params=[
-        pytest.param("sqlite_stage", marks=pytest.mark.xdist_group("fire-sqlite"), id="sqlite"),
-        pytest.param("postgres_stage", marks=pytest.mark.xdist_group("fire-postgres"), id="postgres"),
-    ]
-)
+@pytest.fixture(params=["sqlite_stage", "postgres_stage"], ids=["sqlite", "postgres"])
 def stage(request: pytest.FixtureRequest) -> Stage:
     """The stage, on either database."""
     stage: Stage = request.getfixturevalue(request.param)
@@ -78,12 +73,7 @@ def postgres_crowd(program: Program, simulator: Simulator, postgres: Postgres) -
         yield host
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("sqlite_crowd", marks=pytest.mark.xdist_group("fire-sqlite"), id="sqlite"),
-        pytest.param("postgres_crowd", marks=pytest.mark.xdist_group("fire-postgres"), id="postgres"),
-    ]
-)
+@pytest.fixture(params=["sqlite_crowd", "postgres_crowd"], ids=["sqlite", "postgres"])
 def crowd(request: pytest.FixtureRequest) -> Host:
     """Four workers, on either database."""
     host: Host = request.getfixturevalue(request.param)

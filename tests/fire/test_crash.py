@@ -105,12 +105,7 @@ def postgres_phoenix(
     phoenix.close()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("sqlite_phoenix", marks=pytest.mark.xdist_group("fire-sqlite"), id="sqlite"),
-        pytest.param("postgres_phoenix", marks=pytest.mark.xdist_group("fire-postgres"), id="postgres"),
-    ]
-)
+@pytest.fixture(params=["sqlite_phoenix", "postgres_phoenix"], ids=["sqlite", "postgres"])
 def phoenix(request: pytest.FixtureRequest) -> Phoenix:
     """A host that dies, on either database."""
     phoenix: Phoenix = request.getfixturevalue(request.param)
