@@ -8,11 +8,11 @@ READY := .venv/.ready
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
-	$(BIN)/python -m tests.demo $(ARGS)
+	$(BIN)/python -m tests.support.demo $(ARGS)
 
 # Python is half as slow again while coverage is measured; what the others show as well runs without.
-UNMEASURED := tests/fire tests/browser tests/test_bench.py tests/test_install.py tests/test_matrix.py \
-	tests/test_reference_host.py tests/test_yookassa_simulator.py tests/test_frontend_patch.py
+UNMEASURED := tests/faults tests/browser tests/bench tests/packaging \
+	tests/support
 
 ## Every test, with the coverage of the package; ARGS are options for pytest.
 test: $(READY)
@@ -24,7 +24,7 @@ test: $(READY)
 
 ## The long versions of the proofs under fire.
 prove: $(READY)
-	PROVE=1 $(BIN)/python -m pytest -n 2 tests/fire $(ARGS)
+	PROVE=1 $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 
 ## What it costs, against the straightforward way; ARGS="--json FILE", "--database sqlite".
 bench: $(READY)
@@ -36,13 +36,14 @@ contract: $(READY)
 
 ## The main story on every Python here and every set of requirements hosts have.
 matrix: $(READY)
-	$(BIN)/python -m tests.matrix
+	$(BIN)/python -m tests.packaging.matrix
 
 ## Linter, formatter, type checker.
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(READY)
 	$(BIN)/ruff check --fix

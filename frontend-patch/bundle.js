@@ -23,6 +23,7 @@ const script = await format(`${HEADER}(() => {\n'use strict';\n\n${code}})();\n`
 	parser: 'babel'
 });
 
-const target = process.argv[2] ?? here('../openwebui_billing_reconcile/static/reconcile-topup.js');
+const target =
+	process.argv[2] ?? here('../openwebui_billing_reconcile/web/static/reconcile-topup.js');
 await mkdir(dirname(target), { recursive: true });
 await writeFile(target, script);

@@ -6,7 +6,7 @@ import hook in ``_autoload``, and that may cost nothing.
 
 TYPE_CHECKING = False  # typing itself would cost an import at every interpreter start
 if TYPE_CHECKING:
-    from .attachment import Report, State, attach, detach
+    from .attachment.attach import Report, State, attach, detach
     from .errors import (
         GatewayBusyError,
         GatewayError,
@@ -52,7 +52,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import attachment, errors, hookspecs
+    from . import errors, hookspecs
+    from .attachment import attach as attachment
 
     public = next(vars(room)[name] for room in (attachment, errors, hookspecs) if name in vars(room))
     globals()[name] = public

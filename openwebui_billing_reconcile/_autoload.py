@@ -89,14 +89,14 @@ def _complain(why: str) -> None:
 
 
 def _attach() -> None:
-    from .attachment import attach
+    from .attachment.attach import attach
 
     attach()
 
 
 def _report_no_billing() -> None:
     if _BILLING_ROUTER not in sys.modules:
-        from .attachment import report_no_billing
+        from .attachment.attach import report_no_billing
 
         report_no_billing()
 

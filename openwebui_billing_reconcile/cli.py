@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from .status import Status, ask_server, read_status
+from ._autoload import is_armed
+from .attachment.status import Status, ask_server, read_status
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         attached, words = ask_server(options.url)
         print(json.dumps({"url": options.url, "attached": attached, "why": words}) if options.json else words)
         return 0 if attached else 1
-    status = read_status(Path(options.app_dir).resolve(), os.environ)
+    status = read_status(Path(options.app_dir).resolve(), os.environ, is_armed=is_armed())
     print(status.as_json() if options.json else _words(status))
     return 0 if status.attaches else 1
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.host import Program
-from tests.harness.postgres import Postgres, running_postgres
-from tests.yookassa.client import Simulator
-from tests.yookassa.process import running_simulator
+from tests.support.harness.host import Program
+from tests.support.harness.postgres import Postgres, running_postgres
+from tests.support.yookassa.client import Simulator
+from tests.support.yookassa.process import running_simulator
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from tests.harness.host import RECONCILE as RECONCILE_PATH
-from tests.harness.host import Host
+from tests.support.harness.host import RECONCILE as RECONCILE_PATH
+from tests.support.harness.host import Host
 
 from .client import Answer, Connection, get, post
 from .process import busy_seconds, resident_megabytes, until_still

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
 
-from tests.yookassa.process import running_server
+from tests.support.yookassa.process import running_server
 
 SHOP_ID = "100500"
 PAID, OPEN = "paid-", "open-"

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from tests.harness.host import running_host
-from tests.harness.postgres import running_postgres
-from tests.yookassa.process import ROOT
+from tests.support.harness.host import running_host
+from tests.support.harness.postgres import running_postgres
+from tests.support.yookassa.process import ROOT
 
 from .bed import Bed
 from .provider import Provider, running_provider

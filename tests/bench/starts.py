@@ -9,7 +9,7 @@ import time
 import venv
 from pathlib import Path
 
-from tests.yookassa.process import ROOT
+from tests.support.yookassa.process import ROOT
 
 from .samples import FLOOR, RECONCILE, START, Samples
 

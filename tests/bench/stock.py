@@ -11,7 +11,7 @@ from uuid import uuid4
 import jwt
 from sqlalchemy import Connection, MetaData, Table, insert, text
 
-from tests.harness.host import PACKAGE, Host
+from tests.support.harness.host import PACKAGE, Host
 
 
 @dataclass(frozen=True, slots=True)

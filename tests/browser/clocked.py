@@ -6,7 +6,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from openwebui_billing_reconcile import pacing
+from openwebui_billing_reconcile.provider import client as pacing
 
 CLOCK = Path(os.environ["TEST_CLOCK"])
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.harness.host import Host, Program, running_host
-from tests.yookassa.client import Simulator
-from tests.yookassa.process import ROOT, running_simulator
+from tests.support.harness.host import Host, Program, running_host
+from tests.support.yookassa.client import Simulator
+from tests.support.yookassa.process import ROOT, running_simulator
 
 from .person import Clock, Person
 

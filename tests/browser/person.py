@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import BrowserContext, ConsoleMessage, Error, Page, Response, WebError, expect
 
-from tests.harness.host import RECONCILE, Host, User
+from tests.support.harness.host import RECONCILE, Host, User
 
 FLOW_KEY = "billing_topup_flow_v1"
 PACKAGE = 100_000

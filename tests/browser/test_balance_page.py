@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.harness.host import PASSWORD, Program, running_host
-from tests.yookassa.client import Simulator
-from tests.yookassa.process import ROOT
+from tests.support.harness.host import PASSWORD, Program, running_host
+from tests.support.yookassa.client import Simulator
+from tests.support.yookassa.process import ROOT
 
 from .conftest import NewPerson
 from .person import BALANCE, Person

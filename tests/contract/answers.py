@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from openwebui_billing_reconcile.verdict import HoldReason
+from openwebui_billing_reconcile.money.rules import HoldReason
 
 FOREIGN = "Payment does not belong to the current user"
 NOT_CONFIGURED = "Payment system is not configured"

@@ -8,9 +8,9 @@ from functools import cache
 
 import pytest
 
-from tests.harness.host import Host, Program, User, running_host
-from tests.harness.postgres import Postgres
-from tests.yookassa.client import Simulator
+from tests.support.harness.host import Host, Program, User, running_host
+from tests.support.harness.postgres import Postgres
+from tests.support.yookassa.client import Simulator
 
 from .scenes import StartHost
 

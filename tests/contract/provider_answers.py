@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.yookassa.client import Document
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.yookassa.client import Document
 
 from .scenes import rubles
 

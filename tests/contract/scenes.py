@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import httpx
 
-from tests.harness.host import PACKAGE, Host, User
-from tests.harness.waiting import wait_until
-from tests.yookassa.client import Document, Simulator
+from tests.support.harness.host import PACKAGE, Host, User
+from tests.support.harness.waiting import wait_until
+from tests.support.yookassa.client import Document, Simulator
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from functools import partial
 import httpx
 import pytest
 
-from tests.harness.host import Host, User
-from tests.harness.waiting import wait_until
+from tests.support.harness.host import Host, User
+from tests.support.harness.waiting import wait_until
 
 from . import answers
 from .scenes import assert_credited_once, at_once, nobody_asked, nothing_written, paid, unrecorded

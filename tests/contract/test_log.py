@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import Host, User
-from tests.harness.waiting import wait_until
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import Host, User
+from tests.support.harness.waiting import wait_until
 
 from . import answers
 from .scenes import paid

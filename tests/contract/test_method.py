@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import Host
-from tests.yookassa.client import Document
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import Host
+from tests.support.yookassa.client import Document
 
 from . import answers
 from .scenes import paid, unrecorded

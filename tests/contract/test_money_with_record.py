@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import Host, User
-from tests.harness.waiting import wait_until
-from tests.yookassa.client import Document
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import Host, User
+from tests.support.harness.waiting import wait_until
+from tests.support.yookassa.client import Document
 
 from . import answers
 from .provider_answers import (

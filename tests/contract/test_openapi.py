@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness.host import RECONCILE, Host
-from tests.yookassa.client import Document
+from tests.support.harness.host import RECONCILE, Host
+from tests.support.yookassa.client import Document
 
 from . import answers
 from .test_request import HOSTILE_IDS

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import RECONCILE, Host, User
-from tests.yookassa.client import Simulator
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import RECONCILE, Host, User
+from tests.support.yookassa.client import Simulator
 
 from . import answers
 from .scenes import StartHost, nobody_asked, nothing_written, paid, unrecorded

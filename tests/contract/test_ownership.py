@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.harness.host import Host, User
+from tests.support.harness.host import Host, User
 
 from . import answers
 from .scenes import assert_credited_once, nobody_asked, nothing_written, paid, unrecorded

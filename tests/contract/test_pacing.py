@@ -7,10 +7,10 @@ from functools import partial
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import Host, User
-from tests.harness.waiting import wait_until
-from tests.yookassa.client import Simulator
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import Host, User
+from tests.support.harness.waiting import wait_until
+from tests.support.yookassa.client import Simulator
 
 from . import answers
 from .scenes import (

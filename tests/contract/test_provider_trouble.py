@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from tests.harness.host import Host, User
-from tests.harness.waiting import wait_until
-from tests.yookassa.client import Document, Simulator
+from tests.support.harness.host import Host, User
+from tests.support.harness.waiting import wait_until
+from tests.support.yookassa.client import Document, Simulator
 
 from . import answers
 from .provider_answers import table

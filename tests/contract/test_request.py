@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness.host import Host, User
+from tests.support.harness.host import Host, User
 
 from . import answers
 from .scenes import nobody_asked, paid

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from openwebui_billing_reconcile.verdict import HoldReason
-from tests.harness.host import Host, User
-from tests.yookassa.client import Simulator
-from tests.yookassa.process import running_simulator
+from openwebui_billing_reconcile.money.rules import HoldReason
+from tests.support.harness.host import Host, User
+from tests.support.yookassa.client import Simulator
+from tests.support.yookassa.process import running_simulator
 
 from . import answers
 from .scenes import StartHost, assert_credited_once, nothing_written, paid, unrecorded

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.harness.host import Host, User
+from tests.support.harness.host import Host, User
 
 from . import answers
 from .scenes import asking, assert_credited_once, at_once, nobody_asked, nothing_written, paid

@@ -1,0 +1,250 @@
+"""Attaching to the host: probe first, change then, undo everything when a change fails.
+
+The host always starts: whatever is wrong here becomes one clear log line and a report.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.routing import BaseRoute, Match
+
+from openwebui_billing_reconcile.host.open_webui import (
+    BILLING_ROUTER,
+    OpenWebUIHost,
+    ledger_key_is_declared,
+    missing_names,
+)
+from openwebui_billing_reconcile.settings import ENABLED, Settings
+from openwebui_billing_reconcile.web import endpoint as api
+
+from .plugins import BUILTIN, PluginError, Plugins
+
+log = logging.getLogger(__name__)
+
+METHOD = "reconcile_topup_payment"
+
+
+class State(StrEnum):
+    """What became of an attach."""
+
+    ATTACHED = "attached"
+    OFF = "off"
+    NO_BILLING = "no_billing"
+    STEPPED_ASIDE = "stepped_aside"
+    INERT = "inert"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What ``attach`` did, and why."""
+
+    state: State
+    why: str
+    routes: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+
+class _NotAttachedError(Exception):
+    """The one way out of an attach that cannot go on; ``attach`` swallows it and reports."""
+
+    def __init__(self, state: State, why: str) -> None:
+        super().__init__(why)
+        self.report = Report(state, why)
+
+
+_lock = threading.RLock()
+_attached = ExitStack()
+
+
+def attach() -> Report:
+    """Attach to the host in this process, before it includes its billing router. Never raises.
+
+    A second call attaches anew, for a host module that was reloaded.
+    """
+    global _attached
+    with _lock:
+        detach()
+        try:
+            with ExitStack() as undo:
+                report = _attach(undo)
+                _attached = undo.pop_all()
+        except _NotAttachedError as stop:
+            report = stop.report
+        except Exception as error:  # noqa: BLE001 - the host always starts
+            report = Report(State.INERT, f"attaching failed: {type(error).__name__}: {error}")
+    _log(report)
+    return report
+
+
+def detach() -> None:
+    """Take back what ``attach`` changed. A host that already serves the routes goes on serving them."""
+    global _attached
+    with _lock:
+        _attached.close()
+        _attached = ExitStack()
+
+
+def report_no_billing() -> Report:
+    """Say that this host came up without loading a billing router."""
+    report = Report(State.NO_BILLING, f"this host does not load {BILLING_ROUTER}")
+    _log(report)
+    return report
+
+
+def _log(report: Report) -> None:
+    """The one line at start. It has to be seen, and hosts differ in what they show while they import."""
+    level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
+    if report.state is State.INERT:
+        level = logging.WARNING
+    verb = "is attached" if report.state is State.ATTACHED else "is not attached"
+    log.log(level, "Billing top-up reconcile %s %s: %s", _version(), verb, report.why)
+
+
+def _version() -> str:
+    try:
+        return version("openwebui-billing-reconcile")
+    except PackageNotFoundError:
+        return "(version unknown)"
+
+
+def _attach(undo: ExitStack) -> Report:
+    settings = Settings.read(os.environ)
+    for problem in settings.problems:
+        log.warning("%s", problem)
+    if not settings.enabled:
+        raise _NotAttachedError(State.OFF, f"{ENABLED.name} is off")
+    plugins = Plugins()
+    host = _probe(plugins)
+    plugins.load(settings.blocked_plugins)
+    routes: list[str] = []
+    methods: list[str] = []
+    for name in plugins.names:
+        try:
+            contribution = _contribution(plugins, name, host)
+        except Exception as error:
+            if name == BUILTIN:
+                raise
+            plugins.drop(name, error)
+            continue
+        _add_router(host.router, contribution.router, undo)
+        _add_methods(host.billing_service_class, contribution.methods, undo)
+        routes += contribution.route_names
+        methods += contribution.methods
+    if METHOD not in methods:
+        raise _NotAttachedError(
+            State.INERT,
+            f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
+        )
+    why = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; plugins: {', '.join(plugins.names)}"
+    return Report(State.ATTACHED, why, tuple(routes), tuple(methods), tuple(plugins.names))
+
+
+def _probe(plugins: Plugins) -> OpenWebUIHost:
+    """The host, if it is one to attach to. Changes nothing."""
+    missing = missing_names()
+    if BILLING_ROUTER in missing:
+        raise _NotAttachedError(State.NO_BILLING, f"this host has no {BILLING_ROUTER}")
+    if missing:
+        raise _NotAttachedError(State.INERT, f"this host lacks {', '.join(missing)}")
+    host = OpenWebUIHost(plugins)
+    if hasattr(host.billing_service_class, METHOD):
+        raise _NotAttachedError(
+            State.STEPPED_ASIDE,
+            f"the host has its own BillingService.{METHOD}; this plugin can be uninstalled",
+        )
+    if _serves(host.router, "POST", api.PATH):
+        raise _NotAttachedError(
+            State.STEPPED_ASIDE,
+            f"the host has its own POST {api.PATH}; this plugin can be uninstalled",
+        )
+    if not ledger_key_is_declared():
+        raise _NotAttachedError(
+            State.INERT,
+            "the host's ledger has no unique key (reference_type, reference_id, type), so one payment "
+            "could be credited twice",
+        )
+    return host
+
+
+@dataclass(frozen=True, slots=True)
+class _Contribution:
+    router: APIRouter | None
+    route_names: list[str]
+    methods: Mapping[str, Callable[..., Any]]
+
+
+def _contribution(plugins: Plugins, name: str, host: OpenWebUIHost) -> _Contribution:
+    """All that one plugin adds, checked before anything of it is added."""
+    router = plugins.billing_router(plugin=name, host=host)
+    if router is not None and not isinstance(router, APIRouter):
+        raise PluginError("billing_router must return an APIRouter or None")
+    routes = list(_checked_routes(router, host.router)) if router else []
+    methods = plugins.billing_service_methods(plugin=name, host=host)
+    return _Contribution(router, routes, _checked_methods(methods, host.billing_service_class))
+
+
+def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
+    for route in router.routes:
+        path, methods = getattr(route, "path", None), getattr(route, "methods", None)
+        if not path or not methods:
+            raise PluginError("billing_router may only hold plain routes, no mounts or nested routers")
+        for method in sorted(methods):
+            if _serves(existing, method, path):
+                raise PluginError(f"{method} {path} is served already: choose another path")
+            yield f"{method} {path}"
+
+
+def _checked_methods(methods: object, service_class: type[Any]) -> Mapping[str, Callable[..., Any]]:
+    if methods is None:
+        return {}
+    if not isinstance(methods, Mapping):
+        raise PluginError("billing_service_methods must return a mapping of names to functions")
+    for name, function in methods.items():
+        if not isinstance(name, str) or not name.isidentifier() or not callable(function):
+            raise PluginError(f"{name!r}: a method needs a plain name and a function")
+        if hasattr(service_class, name):
+            raise PluginError(f"BillingService.{name} exists already: choose another name")
+    return methods
+
+
+def _serves(router: APIRouter, method: str, path: str) -> bool:
+    scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+    return any(route.matches(dict(scope))[0] is Match.FULL for route in router.routes)
+
+
+def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStack) -> None:
+    if router is None:
+        return
+    before = list(host_router.routes)
+    lifespan = host_router.lifespan_context
+    host_router.include_router(router)
+    added = [route for route in host_router.routes if not any(route is old for old in before)]
+
+    def take_back() -> None:
+        _remove(host_router.routes, added)
+        host_router.lifespan_context = lifespan
+
+    undo.callback(take_back)
+
+
+def _remove(routes: list[BaseRoute], added: list[BaseRoute]) -> None:
+    routes[:] = [route for route in routes if not any(route is ours for ours in added)]
+
+
+def _add_methods(
+    service_class: type[Any], methods: Mapping[str, Callable[..., Any]], undo: ExitStack
+) -> None:
+    for name, function in methods.items():
+        setattr(service_class, name, function)
+        undo.callback(delattr, service_class, name)

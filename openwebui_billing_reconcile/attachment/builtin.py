@@ -1,0 +1,72 @@
+"""Our router hook and our service hook: an ordinary plugin, in through the entry point like anyone's."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from fastapi import APIRouter
+
+from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.provider.host_gateway import HostGateway
+from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.web import endpoint as api
+from openwebui_billing_reconcile.web import loader_script as frontend
+
+log = logging.getLogger(__name__)
+
+
+@hookimpl
+def billing_router(host: OpenWebUIHost) -> APIRouter:
+    """POST /topup/reconcile and, while the application runs, the balance page's script."""
+    router = api.make_router(host)
+    if Settings.read(os.environ).frontend:
+        router.lifespan_context = frontend.lifespan
+    return router
+
+
+@hookimpl
+def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., Any]]:
+    """``reconcile_topup_payment``."""
+    reconciler = Reconciler(host, Settings.read(os.environ))
+
+    async def reconcile_topup_payment(service: Any, user_id: str, payment_id: str) -> dict[str, object]:
+        """Bring a top-up to the state the provider reports, and credit the wallet if it was paid.
+
+        Returns payment_id, provider_status, payment_status and credited. Raises ``ValueError`` for a bad
+        id, ``PermissionError`` for a payment not proved to be the user's, ``RuntimeError`` for the rest; see
+        ``openwebui_billing_reconcile.errors``.
+        """
+        return await reconciler.reconcile(service, user_id, payment_id)
+
+    return {"reconcile_topup_payment": reconcile_topup_payment}
+
+
+@hookimpl(trylast=True)
+def payment_gateway(host: OpenWebUIHost) -> PaymentGateway | None:
+    """The host's own YooKassa client; the official SDK where the host has none."""
+    if host.has_payment_client:
+        client = host.payment_client
+        return HostGateway(client, host.shop_id, host.shop_secret_key) if client else None
+    return _sdk_gateway(host.shop_id, host.shop_secret_key, host.provider_url)
+
+
+@cache
+def _sdk_gateway(shop_id: str, secret_key: str, api_url: str) -> PaymentGateway | None:
+    if not (shop_id and secret_key):
+        return None
+    try:
+        from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
+    except ImportError as error:
+        log.error(
+            "This host has no YooKassa client and the official SDK cannot be imported (%s): "
+            "pip install 'openwebui-billing-reconcile[sdk]'",
+            error,
+        )
+        return None
+    return SdkGateway(shop_id, secret_key, api_url)

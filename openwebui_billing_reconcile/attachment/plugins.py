@@ -1,0 +1,140 @@
+"""The pluggy manager: who is registered, who failed, and hooks where one plugin's fault is nobody else's.
+
+pluggy's own loading and calling stop at the first exception. A broken plugin must not take the others, or the
+host, with it; so loading and calling go one plugin at a time here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from openwebui_billing_reconcile import hookspecs
+from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupRecord
+
+log = logging.getLogger(__name__)
+
+BUILTIN = "builtin"
+"""The name under which our own plugin is registered."""
+
+_BUILTIN_MODULE = f"{PROJECT}.attachment.builtin"
+_HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_reconciled")
+
+
+class PluginError(Exception):
+    """A plugin breaks the rules in ``hooks.md``; the text says which one and what to do."""
+
+
+class Plugins:
+    """The plugins of this process. As ``hook`` of a host it relays hook calls to each one in isolation."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self.blocked: list[str] = []
+        self.broken: dict[str, str] = {}
+        """Why each plugin that was left out is broken, by its name."""
+
+    def load(self, blocked: frozenset[str] = frozenset()) -> None:
+        """Register the plugins installed in this environment, ours first, except those blocked by name."""
+        for entry_point in _installed():
+            name = entry_point.name
+            if name in blocked and name != BUILTIN:
+                self.blocked.append(name)
+            else:
+                self._register(entry_point)
+
+    @property
+    def names(self) -> list[str]:
+        """The plugins that are registered."""
+        return [name for name, plugin in self._manager.list_name_plugin() if plugin is not None]
+
+    def drop(self, name: str, error: BaseException) -> None:
+        """Leave a plugin out: it is named, and nothing of it stays."""
+        if self._manager.has_plugin(name):
+            self._manager.unregister(name=name)
+        self._leave_out(name, error)
+
+    def _leave_out(self, name: str, error: BaseException) -> None:
+        self.broken[name] = f"{type(error).__name__}: {error}"
+        log.warning("Plugin %r is left out: %s", name, self.broken[name])
+
+    def billing_router(self, *, plugin: str, host: Host) -> Any:
+        """What one plugin's ``billing_router`` returns, ``None`` where it has none."""
+        return self._of_plugin("billing_router", plugin, {"host": host})
+
+    def billing_service_methods(self, *, plugin: str, host: Host) -> Any:
+        """What one plugin's ``billing_service_methods`` returns, ``None`` where it has none."""
+        return self._of_plugin("billing_service_methods", plugin, {"host": host})
+
+    def payment_gateway(self, *, host: Host) -> PaymentGateway | None:
+        """The first gateway that a plugin offers; ``None`` where none does."""
+        gateways = (gateway for _, gateway in self._answers("payment_gateway", {"host": host}))
+        return next((gateway for gateway in gateways if gateway is not None), None)
+
+    def topup_reconciled(self, *, record: TopupRecord) -> None:
+        """Tell every listener."""
+        for _ in self._answers("topup_reconciled", {"record": record}):
+            pass
+
+    def _register(self, entry_point: EntryPoint) -> None:
+        name = entry_point.name
+        if self._manager.has_plugin(name):
+            self._leave_out(name, PluginError("another plugin has this name already"))
+            return
+        try:
+            plugin = entry_point.load()
+            self._manager.register(plugin, name)
+            self._manager.check_pending()
+            self._refuse_wrappers(name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also a plugin that calls sys.exit() at import
+            self.drop(name, error)
+
+    def _refuse_wrappers(self, name: str) -> None:
+        for hook in _HOOKS:
+            for impl in self._implementations(hook):
+                if impl.plugin_name == name and (impl.hookwrapper or impl.wrapper):
+                    raise PluginError(f"{hook} is a hook wrapper: implement the hook itself")
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        """In the order in which pluggy would call them."""
+        caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+        return caller.get_hookimpls()[::-1]
+
+    def _of_plugin(self, hook: str, plugin: str, arguments: Mapping[str, object]) -> Any:
+        for impl in self._implementations(hook):
+            if impl.plugin_name == plugin:
+                return _call(impl, arguments)
+        return None
+
+    def _answers(self, hook: str, arguments: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+        for impl in self._implementations(hook):
+            try:
+                answer = _call(impl, arguments)
+            except Exception as error:  # noqa: BLE001 - see the module's docstring
+                log.warning("Plugin %r failed in %s: %s", impl.plugin_name, hook, type(error).__name__)
+            else:
+                yield impl.plugin_name, answer
+
+
+def _call(impl: pluggy.HookImpl, arguments: Mapping[str, object]) -> Any:
+    return impl.function(*(arguments[name] for name in impl.argnames))
+
+
+def _installed() -> list[EntryPoint]:
+    """The entry points of our group, each once, ours first.
+
+    Ours is there also where the package lies without its metadata. The same entry point twice is the same
+    plugin in two versions; Python imports the first, so that one counts.
+    """
+    ours = EntryPoint(BUILTIN, _BUILTIN_MODULE, PROJECT)
+    found = {(ours.name, ours.value): ours}
+    for entry_point in entry_points(group=PROJECT):
+        found.setdefault((entry_point.name, entry_point.value), entry_point)
+    return list(found.values())

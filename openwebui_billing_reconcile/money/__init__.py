@@ -1,0 +1,1 @@
+"""Pure values and the rules of money."""

@@ -1,0 +1,240 @@
+"""The values everything else talks about: payment id, money, the provider's payment, our records, the result.
+
+All of it is pure. Money is an integer of kopeks with its currency and never passes through a float.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from openwebui_billing_reconcile.errors import InvalidPaymentIdError, ProviderNonsenseError
+
+_T = TypeVar("_T")
+
+# No '.', '/', '?', '#' or '%': the host's client and the official SDK put the id into the URL unescaped.
+PAYMENT_ID_PATTERN: Final = "[A-Za-z0-9_-]{1,64}"
+_PAYMENT_ID = re.compile(PAYMENT_ID_PATTERN)
+_PROVIDER_VALUE = re.compile(r"([0-9]{1,12})\.([0-9]{2})")
+_METADATA_KOPEKS = re.compile(r"[1-9][0-9]{0,14}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+SUCCEEDED: Final = "succeeded"
+CANCELED: Final = "canceled"
+PENDING: Final = "pending"
+WAITING_FOR_CAPTURE: Final = "waiting_for_capture"
+UNDECIDED: Final = frozenset({PENDING, WAITING_FOR_CAPTURE})
+_PROVIDER_STATUSES: Final = UNDECIDED | {SUCCEEDED, CANCELED}
+
+TOPUP: Final = "topup"
+
+
+def parse_payment_id(value: object) -> str:
+    """The payment id in ``value``, without surrounding white space.
+
+    Raises ``InvalidPaymentIdError`` for anything but 1 to 64 letters, digits, ``_`` and ``-``.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidPaymentIdError("payment_id is required: send the id the top-up returned")
+    payment_id = value.strip()
+    if not _PAYMENT_ID.fullmatch(payment_id):
+        raise InvalidPaymentIdError("payment_id is not valid: send the id the top-up returned, unchanged")
+    return payment_id
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in kopeks (hundredths) of a currency."""
+
+    kopeks: int
+    currency: str
+
+    @property
+    def value(self) -> str:
+        """The amount as the provider writes it, "1000.00"."""
+        return f"{self.kopeks // 100}.{self.kopeks % 100:02d}"
+
+    @classmethod
+    def of_provider(cls, amount: object) -> Money | None:
+        """What ``{"value": "1000.00", "currency": "RUB"}`` says, or ``None`` when it is anything else."""
+        if not isinstance(amount, Mapping):
+            return None
+        value, currency = amount.get("value"), amount.get("currency")
+        if not isinstance(value, str) or not isinstance(currency, str):
+            return None
+        match = _PROVIDER_VALUE.fullmatch(value)
+        if not match or not _CURRENCY.fullmatch(currency):
+            return None
+        return cls(int(match[1]) * 100 + int(match[2]), currency)
+
+
+@dataclass(frozen=True, slots=True)
+class TopupMetadata:
+    """What the host wrote on the payment when it created it; ``None`` where nothing readable stands."""
+
+    kind: str | None = None
+    user_id: str | None = None
+    wallet_id: str | None = None
+    amount_kopeks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderPayment:
+    """A payment as the provider tells it.
+
+    ``None`` means absent. A field that is there and cannot be read is named in ``malformed``
+    (metadata's own fields as ``metadata.…``) and reads as absent.
+    """
+
+    id: str
+    status: str
+    paid: bool | None
+    amount: Money | None
+    test: bool
+    account_id: str | None
+    refunded: Money | None
+    topup: TopupMetadata
+    metadata: Mapping[str, Any]
+    malformed: frozenset[str]
+
+    @classmethod
+    def of_answer(cls, answer: object, asked_for: str) -> ProviderPayment:
+        """Read the provider's answer about the payment ``asked_for``.
+
+        Raises ``ProviderNonsenseError`` when it is no payment object, has no known status, or is about
+        another payment.
+        """
+        if not isinstance(answer, Mapping):
+            raise ProviderNonsenseError("Payment provider sent an unreadable answer")
+        if answer.get("id") != asked_for:
+            raise ProviderNonsenseError("Payment provider answered about another payment")
+        status = answer.get("status")
+        if not isinstance(status, str) or status not in _PROVIDER_STATUSES:
+            raise ProviderNonsenseError("Payment provider sent an unknown payment status")
+        fields = _Fields()
+        recipient = fields.read(answer, "recipient", _mapping) or {}
+        metadata = fields.read(answer, "metadata", _mapping) or {}
+        return cls(
+            id=asked_for,
+            status=status,
+            paid=fields.read(answer, "paid", _boolean),
+            amount=fields.read(answer, "amount", Money.of_provider),
+            test=fields.read(answer, "test", _boolean) or False,
+            account_id=fields.read(recipient, "account_id", _text, "recipient."),
+            refunded=fields.read(answer, "refunded_amount", Money.of_provider),
+            topup=TopupMetadata(
+                kind=fields.read(metadata, "kind", _text, "metadata."),
+                user_id=fields.read(metadata, "user_id", _text, "metadata."),
+                wallet_id=fields.read(metadata, "wallet_id", _text, "metadata."),
+                amount_kopeks=fields.read(metadata, "amount_kopeks", _kopeks, "metadata."),
+            ),
+            metadata=metadata,
+            malformed=frozenset(fields.malformed),
+        )
+
+
+class _Fields:
+    """Reads fields one by one and remembers those that were there and could not be read."""
+
+    def __init__(self) -> None:
+        self.malformed: set[str] = set()
+
+    def read(
+        self,
+        source: Mapping[str, Any],
+        name: str,
+        reading: Callable[[object], _T | None],
+        prefix: str = "",
+    ) -> _T | None:
+        if name not in source:
+            return None
+        value = reading(source[name])
+        if value is None:
+            self.malformed.add(prefix + name)
+        return value
+
+
+def _mapping(value: object) -> Mapping[str, Any] | None:
+    return value if isinstance(value, Mapping) else None
+
+
+def _boolean(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value and value.isprintable() else None
+
+
+def _kopeks(value: object) -> int | None:
+    """Metadata values are strings at the provider; the host sends an int, so both are read."""
+    if not isinstance(value, int | str):
+        return None
+    digits = str(value)  # of a bool it is no digits
+    return int(digits) if _METADATA_KOPEKS.fullmatch(digits) else None
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRecord:
+    """The host's own row about a payment. ``wallet_id`` is ``None`` where the row names no wallet."""
+
+    id: str
+    status: str
+    kind: str
+    user_id: str
+    wallet_id: str | None
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerLine:
+    """A ledger entry that names the payment."""
+
+    user_id: str
+    wallet_id: str
+    money: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Wallet:
+    """A wallet, as far as crediting needs it."""
+
+    id: str
+    user_id: str
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """All that the host's tables say about a payment at one moment.
+
+    ``topups`` are the entries that credit it; ``others`` is how many entries of any other kind name it,
+    counted only while there is no top-up.
+    """
+
+    record: PaymentRecord | None = None
+    topups: tuple[LedgerLine, ...] = ()
+    others: int = 0
+
+
+class Reconciled(dict[str, Any]):
+    """The four keys of the answer; ``retry_after`` (seconds) is there while the payment is undecided."""
+
+    def __init__(
+        self,
+        *,
+        payment_id: str,
+        provider_status: str | None,
+        payment_status: str | None,
+        credited: bool,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(
+            payment_id=payment_id,
+            provider_status=provider_status,
+            payment_status=payment_status,
+            credited=credited,
+        )
+        self.retry_after = retry_after

@@ -1,0 +1,1 @@
+"""The payment provider: when it is asked, and through which client."""

@@ -1,0 +1,68 @@
+"""How the provider is asked: through the host's own client."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from openwebui_billing_reconcile.errors import (
+    GatewayBusyError,
+    GatewayError,
+    GatewayRejectedError,
+    PaymentUnknownError,
+)
+
+PAUSE_SECONDS = 5.0
+"""The pause after a 429 that does not say how long."""
+
+
+class HostGateway:
+    """The host's initialised YooKassa client as a ``PaymentGateway``."""
+
+    def __init__(self, client: Any, shop_id: str, secret_key: str) -> None:
+        """``shop_id`` and ``secret_key`` count where the client does not carry its own; "" is not known."""
+        config = getattr(client, "config", None)
+        secret_key = str(getattr(config, "secret_key", "") or secret_key)
+        self._client = client
+        self.account_id = str(getattr(config, "shop_id", "") or shop_id) or None
+        # The provider's test shops have keys that begin with "test_".
+        self.is_test_shop = secret_key.startswith("test_") if secret_key else None
+
+    async def get_payment(self, payment_id: str) -> object:
+        """See ``PaymentGateway``."""
+        try:
+            answer: object = await self._client.get_payment(payment_id)
+        except Exception as error:
+            # The host's client raises one class for everything; it carries the status where there was one.
+            pause = pause_seconds(_json(getattr(error, "response_text", "")))
+            raise named_error(getattr(error, "status_code", None), pause) from error
+        return answer
+
+
+def named_error(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:
+    """The error for an HTTP status of the provider; ``None``: there was no answer with a status."""
+    if status == 404:
+        return PaymentUnknownError("the provider does not know this payment")
+    if status in {400, 401, 403}:
+        return GatewayRejectedError(f"the provider answered {status}")
+    if status == 429:
+        return GatewayBusyError("the provider asks for a pause", retry_after=pause)
+    return GatewayError(f"the provider answered {status}" if status else "the provider did not answer")
+
+
+def pause_seconds(body: object) -> float:
+    """``retry_after`` of the provider's error body, which is in milliseconds."""
+    milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return PAUSE_SECONDS
+    if not 0 <= milliseconds <= 3_600_000:  # also NaN, which JSON as Python reads it can hold
+        return PAUSE_SECONDS
+    return milliseconds / 1000
+
+
+def _json(text: object) -> object:
+    try:
+        return json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None

@@ -1,0 +1,1 @@
+"""The use case: reconcile one top-up, and tell what came of it."""

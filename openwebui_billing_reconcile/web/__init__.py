@@ -1,0 +1,1 @@
+"""What the host serves for us: the endpoint, and the script of the balance page."""

@@ -1,0 +1,169 @@
+"""The endpoint: wire models and status codes, nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import ClientDisconnect
+
+from openwebui_billing_reconcile.errors import (
+    InvalidPaymentIdError,
+    NotYourPaymentError,
+    PaymentHeldError,
+    ProviderNonsenseError,
+    ProviderRejectedError,
+    ReconcileError,
+    TooManyQuestionsError,
+)
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN, parse_payment_id
+
+log = logging.getLogger(__name__)
+
+PATH = "/topup/reconcile"
+_MAX_BODY_BYTES = 4096
+
+# First match counts. The plain families stand last: a host may put a method of its own in place of ours.
+_STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (InvalidPaymentIdError, 400),
+    (NotYourPaymentError, 403),
+    (PaymentHeldError, 409),
+    (TooManyQuestionsError, 429),
+    (ProviderRejectedError, 502),
+    (ProviderNonsenseError, 502),
+    (ReconcileError, 503),
+    (ValueError, 400),
+    (PermissionError, 403),
+)
+
+
+class TopupReconcileRequest(BaseModel):
+    """What the endpoint takes."""
+
+    payment_id: str = Field(
+        pattern=rf"^\s*{PAYMENT_ID_PATTERN}\s*$",
+        description="The id that POST /topup returned.",
+    )
+
+
+class TopupReconcileResponse(BaseModel):
+    """What the endpoint answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    payment_id: str
+    provider_status: str = Field(description="The payment's status at the provider.")
+    payment_status: str | None = Field(
+        description="The local record's status; null where there is no record."
+    )
+    credited: bool = Field(description="Whether the wallet's ledger holds this payment's credit.")
+
+
+class ErrorDetail(BaseModel):
+    """Every error's body, as FastAPI's own."""
+
+    detail: str
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds after which to ask again.",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+}
+
+
+def _documented(description: str, *, retry: bool = False) -> dict[str, Any]:
+    return {
+        "model": ErrorDetail,
+        "description": description,
+        **({"headers": _RETRY_AFTER} if retry else {}),
+    }
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The state of the payment. Retry-After is there while it is undecided.",
+        "headers": _RETRY_AFTER,
+    },
+    400: _documented("The body or payment_id is not valid."),
+    401: _documented("Not signed in."),
+    403: _documented("The payment is not proved to be the user's."),
+    404: _documented("The billing wallet is disabled."),
+    409: _documented("It does not add up, or is not a top-up; nothing was credited."),
+    429: _documented("Too many questions from this user.", retry=True),
+    502: _documented("The provider rejected the question, or its answer makes no sense."),
+    503: _documented("Not configured, or a later call can succeed.", retry=True),
+}
+# The body is read by hand, so that its errors are 400, and come after the host's own 401 and 404.
+_OPENAPI_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": TopupReconcileRequest.model_json_schema()}},
+    }
+}
+
+
+def make_router(host: OpenWebUIHost) -> APIRouter:
+    """The endpoint for ``host``'s billing router."""
+    router = APIRouter()
+
+    @router.post(PATH, responses=_RESPONSES, openapi_extra=_OPENAPI_BODY)
+    async def reconcile_topup(
+        request: Request, response: Response, user: Any = Depends(host.get_verified_user)
+    ) -> TopupReconcileResponse:
+        """Ask the payment provider about a top-up and credit the wallet if it was paid.
+
+        For the user who comes back from the provider's page while its webhook is late or lost. Idempotent.
+        """
+        if not host.wallet_enabled:
+            raise HTTPException(404, "Billing wallet is disabled")
+        try:
+            payment_id = parse_payment_id(await _payment_id_in(request))
+            result = await host.billing_service.reconcile_topup_payment(
+                user_id=user.id, payment_id=payment_id
+            )
+        except Exception as error:
+            raise _http_error(error, host) from error
+        response.headers.update(_retry_after_header(result))
+        return TopupReconcileResponse(**result)
+
+    return router
+
+
+async def _payment_id_in(request: Request) -> object:
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _MAX_BODY_BYTES:
+                raise InvalidPaymentIdError(f"The body is larger than {_MAX_BODY_BYTES} bytes")
+        content = json.loads(body)
+    except (ValueError, RecursionError, ClientDisconnect) as error:
+        if isinstance(error, InvalidPaymentIdError):
+            raise
+        raise InvalidPaymentIdError('Send a JSON body: {"payment_id": "…"}') from error
+    if not isinstance(content, dict):
+        raise InvalidPaymentIdError('Send a JSON object: {"payment_id": "…"}')
+    return content.get("payment_id")
+
+
+def _http_error(error: Exception, host: OpenWebUIHost) -> HTTPException:
+    status = next((status for family, status in _STATUS if isinstance(error, family)), None)
+    if status is None:
+        if not isinstance(error, RuntimeError):
+            log.error("Reconciling a top-up failed: %s", type(error).__name__)
+        return HTTPException(503, "Payment system temporarily unavailable")
+    detail = str(error)
+    if isinstance(error, ProviderRejectedError):
+        detail = host.provider_error_words(error) or detail
+    return HTTPException(status, detail, headers=_retry_after_header(error))
+
+
+def _retry_after_header(outcome: object) -> dict[str, str]:
+    seconds = getattr(outcome, "retry_after", None)
+    return {} if seconds is None else {"Retry-After": str(seconds)}

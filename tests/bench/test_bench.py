@@ -1,0 +1,101 @@
+"""The benchmark runs, measures every row and judges it rightly; how long anything took is nobody's test."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.report import rows_of, table
+from tests.bench.run import FEW_PAYMENTS, QUICK, SQLITE, Measured
+from tests.bench.samples import (
+    ASKED_ONE,
+    ASKED_RETURN,
+    FIRST,
+    FLOOR,
+    IDLE,
+    MANY,
+    MEMORY_FIRST,
+    MEMORY_NEXT,
+    ONE,
+    PENDING,
+    RECONCILE,
+    REPEAT,
+    START,
+    STRAIGHTFORWARD,
+    WAIT_MANY,
+    WAIT_ONE,
+    Samples,
+)
+from tests.support.yookassa.process import ROOT
+
+ASKING = {RECONCILE, STRAIGHTFORWARD}
+ALL = {RECONCILE, STRAIGHTFORWARD, FLOOR}
+ROWS = {
+    FIRST: ASKING,
+    PENDING: ASKING,
+    REPEAT: ALL,
+    ONE: ALL,
+    MANY: ALL,
+    WAIT_ONE: ALL | {IDLE},
+    WAIT_MANY: ALL | {IDLE},
+    ASKED_ONE: ALL,
+    ASKED_RETURN: ASKING,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    file = tmp_path_factory.mktemp("bench") / "figures.json"
+    command = [sys.executable, "-m", "tests.bench", "--quick", "--database", SQLITE, "--json", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(Path(file).read_text(encoding="utf-8"))
+
+
+def sides_of(figures: dict[str, Any], name: str, payments: int | None) -> dict[str, Any]:
+    (row,) = (r for r in figures["rows"] if (r["name"], r["payments"]) == (name, payments))
+    sides: dict[str, Any] = row["sides"]
+    return sides
+
+
+@pytest.mark.parametrize("payments", [FEW_PAYMENTS, QUICK.many_payments])
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_is_measured(run: tuple[str, dict[str, Any]], name: str, payments: int) -> None:
+    printed, figures = run
+    sides = sides_of(figures, name, payments)
+    assert set(sides) == ROWS[name]
+    assert all(side["count"] > 0 for side in sides.values())
+    assert sum(f" {payments}  {name} " in line for line in printed.splitlines()) == 1
+
+
+def test_memory_and_the_interpreters_start_are_measured(run: tuple[str, dict[str, Any]]) -> None:
+    _, figures = run
+    assert sides_of(figures, MEMORY_FIRST, FEW_PAYMENTS)[RECONCILE]["count"] == 1
+    assert sides_of(figures, MEMORY_NEXT, FEW_PAYMENTS)[RECONCILE]["count"] == 1
+    assert set(sides_of(figures, START, None)) == {RECONCILE, FLOOR}
+
+
+def test_every_answer_was_right_and_one_question_enough(run: tuple[str, dict[str, Any]]) -> None:
+    _, figures = run
+    assert figures["wrong_answers"] == []
+    assert sides_of(figures, ASKED_RETURN, FEW_PAYMENTS)[RECONCILE]["median"] == 1
+    questions = sides_of(figures, ASKED_ONE, FEW_PAYMENTS)
+    assert (questions[RECONCILE]["median"], questions[STRAIGHTFORWARD]["median"]) == (1, QUICK.callers)
+
+
+@pytest.mark.parametrize(
+    ("ours", "reached"),
+    [(12, {"× floor": True, "× faster": True}), (14, {"× floor": False, "× faster": False})],
+)
+def test_a_row_is_held_against_its_goals(ours: float, reached: dict[str, bool]) -> None:
+    times = Samples()
+    for side, figure in {RECONCILE: ours, STRAIGHTFORWARD: 40.0, FLOOR: 10.0}.items():
+        times.add(REPEAT, side, figure)
+    rows = rows_of([Measured(SQLITE, FEW_PAYMENTS, times, Samples(), {})])
+    assert {goal.of: is_reached for goal, is_reached in rows[0].verdicts()} == reached
+    assert ("MISSED" in table(rows)) is not reached["× floor"]

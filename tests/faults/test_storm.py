@@ -1,0 +1,100 @@
+"""Everybody at once: 200 reconcile calls and 20 webhooks for one payment, on four workers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.support.harness.host import RECONCILE, Host, User
+from tests.support.yookassa.client import Document
+
+from .stage import (
+    WEBHOOK,
+    Stage,
+    assert_books_balance,
+    assert_credited,
+    assert_one_credit,
+    notification,
+    paid,
+    unrecorded,
+)
+
+CALLS = 200
+WEBHOOKS = 20
+LOCKED = ("database is locked", "could not obtain lock", "deadlock detected")
+
+
+async def _storm(
+    host: Host, user: User, payment: Document, calls: int, webhooks: int
+) -> list[httpx.Response]:
+    # Every request has a connection of its own, so that the workers share them.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=host.base_url, trust_env=False, timeout=60, limits=limits) as http:
+        body = {"payment_id": payment["id"]}
+        asked = [http.post(RECONCILE, json=body, headers=user.headers) for _ in range(calls)]
+        told = [http.post(WEBHOOK, json=notification(payment)) for _ in range(webhooks)]
+        step = max(1, calls // max(1, webhooks))
+        mixed = [*asked]
+        for index, webhook in enumerate(told):
+            mixed.insert(index * (step + 1), webhook)
+        return await asyncio.gather(*mixed)
+
+
+def storm(user: User, payment_id: str, calls: int = CALLS, webhooks: int = WEBHOOKS) -> list[httpx.Response]:
+    """All at once; the answers to the reconcile calls."""
+    host = user.host
+    payment = host.simulator.payment(payment_id)
+    responses = asyncio.run(_storm(host, user, payment, calls, webhooks))
+    return [response for response in responses if response.request.url.path == RECONCILE]
+
+
+def withstands(host: Host, user: User, payment_id: str, webhooks: int) -> None:
+    """One entry and the exact balance, no 500, and no worker asks the provider twice."""
+    before = len(host.log)
+    responses = storm(user, payment_id, webhooks=webhooks)
+    statuses = Counter(response.status_code for response in responses)
+    assert statuses.keys() <= {200, 503}, statuses
+    if statuses[503]:
+        log = host.log[before:]
+        assert any(words in log for words in LOCKED), f"{statuses} and no lock is logged:\n{log[-3000:]}"
+    assert statuses[200] > 0
+    assert all(r.json()["credited"] for r in responses if r.status_code == 200)
+    assert host.simulator.questions(payment_id) - webhooks <= host.workers  # each webhook asks once
+    assert_credited(user.reconcile(payment_id), payment_id)
+    assert_one_credit(user, payment_id)
+    assert_books_balance(user)
+
+
+def test_storm_credits_once(crowd: Host) -> None:
+    user = crowd.new_user()
+    withstands(crowd, user, paid(user), WEBHOOKS)
+
+
+def test_storm_without_a_webhook_credits_once(crowd: Host) -> None:
+    user = crowd.new_user()
+    withstands(crowd, user, paid(user), 0)
+
+
+def test_storm_about_an_unrecorded_payment_credits_once(crowd: Host) -> None:
+    user = crowd.new_user()
+    payment_id = unrecorded(user)
+    responses = storm(user, payment_id, calls=25, webhooks=WEBHOOKS)
+    # Of the workers that make the record at the same time only one can; the others are told to come again.
+    assert {response.status_code for response in responses} <= {200, 503}
+    assert_credited(user.reconcile(payment_id), payment_id)
+    assert_one_credit(user, payment_id)
+    assert_books_balance(user)
+
+
+# --- Negative controls -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guards", [("one question",), ("the host's path", "turn")])
+def test_without_its_guards_the_proof_fails(postgres_stage: Stage, guards: tuple[str, ...]) -> None:
+    user = postgres_stage.host.new_user()
+    payment_id = paid(user)
+    with postgres_stage.without(*guards), pytest.raises(AssertionError):
+        withstands(postgres_stage.host, user, payment_id, 0)

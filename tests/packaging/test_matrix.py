@@ -1,0 +1,29 @@
+"""One row of the matrix; ``make matrix`` runs them all."""
+
+from __future__ import annotations
+
+import platform
+import re
+from pathlib import Path
+
+from tests.packaging.environments import build_wheel
+
+from .matrix import PYTHONS, ROWS, run_row
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_lowest_declared_requirements_are_enough(tmp_path: Path) -> None:
+    (lowest,) = (row for row in ROWS if row.resolution == "lowest-direct")
+    run_row(lowest, platform.python_version(), build_wheel(tmp_path / "wheel"), tmp_path)
+
+
+def test_the_readme_shows_the_matrix_and_no_row_that_fails() -> None:
+    table = re.search(r"\| requirements \|.*\n\|---.*\n((?:\|.*\n)+)", README)
+    assert table
+    shown = {
+        cells[1].strip(): [c.strip() for c in cells[2:-1]]
+        for r in table[1].splitlines()
+        if (cells := r.split("|"))
+    }
+    assert shown == {row.name: ["passes"] * len(PYTHONS) for row in ROWS}

@@ -1,0 +1,278 @@
+"""A host in processes of its own, and the people who use it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.support.yookassa.client import Simulator
+from tests.support.yookassa.process import ServerProcess
+
+from .books import Books
+from .ports import free_port
+from .waiting import wait_until
+
+REFERENCE_FOLDER = Path(__file__).parents[1] / "host"
+APP = "open_webui.main:app"
+START_SECONDS = 120.0
+LOG_TAIL = 4000  # characters
+PASSWORD = "Passw0rd!Aa1"
+RETURN_URL = "https://shop.example/billing/balance?topup_return=1"
+PACKAGE = 100_000
+RECONCILE = "/api/v1/billing/topup/reconcile"
+
+# What this machine's environment says about hosts is not meant for ours.
+_HOST_VARIABLES = ("BILLING_", "ENABLE_BILLING_", "YOOKASSA_", "DATABASE_", "UVICORN_", "WEB_CONCURRENCY")
+# Settings of real hosts that keep a start light; the reference host does not know them.
+_LIGHT = {
+    "OFFLINE_MODE": "true",
+    "RAG_EMBEDDING_ENGINE": "openai",
+    "AUDIO_STT_ENGINE": "openai",
+    "ENABLE_OLLAMA_API": "false",
+    "ENABLE_OPENAI_API": "false",
+    "ANONYMIZED_TELEMETRY": "false",
+    "DO_NOT_TRACK": "true",
+    "SCARF_NO_ANALYTICS": "true",
+}
+
+
+@dataclass(frozen=True)
+class Program:
+    """Which host, by its backend folder, and the Python that runs it."""
+
+    folder: Path = REFERENCE_FOLDER
+    python: str = sys.executable
+
+    def environment(
+        self,
+        data_dir: Path,
+        database_url: str,
+        simulator: Simulator | None,
+        extra: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """The surroundings of a host process: billing on, and the simulator for a provider."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(_HOST_VARIABLES)}
+        own = {
+            "ENV": "dev",  # with it real hosts serve /openapi.json
+            "WEBUI_SECRET_KEY": "test-secret-key-0123456789abcdef0123456789",
+            "DATA_DIR": str(data_dir),
+            "STATIC_DIR": str(data_dir / "static"),
+            "DATABASE_URL": database_url,
+            "ENABLE_BILLING_WALLET": "true",
+        }
+        return {**inherited, **_LIGHT, **own, **(_shop(simulator) if simulator else {}), **(extra or {})}
+
+
+def _shop(simulator: Simulator) -> dict[str, str]:
+    return {
+        "YOOKASSA_SHOP_ID": simulator.shop_id,
+        "YOOKASSA_SECRET_KEY": simulator.secret_key,
+        "YOOKASSA_API_URL": simulator.api_url,
+    }
+
+
+class Host:
+    """A running host. Every request has a connection of its own, so that any worker may get it."""
+
+    def __init__(
+        self,
+        base_url: str,
+        server: ServerProcess,
+        *,
+        program: Program,
+        environment: Mapping[str, str],
+        workers: int = 1,
+        simulator: Simulator | None = None,
+    ) -> None:
+        self.base_url = base_url
+        self.server = server
+        self.program = program
+        self.environment = environment
+        self.workers = workers
+        self.books = Books(environment["DATABASE_URL"])
+        self._simulator = simulator
+        self.http = httpx.Client(
+            base_url=base_url,
+            trust_env=False,
+            timeout=30,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+
+    @property
+    def simulator(self) -> Simulator:
+        """The host's provider."""
+        assert self._simulator is not None, "this host was started without a provider"
+        return self._simulator
+
+    @property
+    def log(self) -> str:
+        """All that its processes have written so far."""
+        return self.server.output
+
+    def close(self) -> None:
+        """Close our connections; the host goes on."""
+        self.http.close()
+        self.books.close()
+
+    @cached_property
+    def admin(self) -> User:
+        """The administrator: the first account; on a database that has one already, the same again."""
+        email = "admin@example.com"
+        consents = {"terms_accepted": True, "privacy_accepted": True}
+        signed_up = self._session(
+            "signup", {"name": "Admin", "email": email, "password": PASSWORD} | consents
+        )
+        if signed_up.is_success:
+            return self._user(signed_up)
+        return self._user(self._session("signin", {"email": email, "password": PASSWORD}))
+
+    def new_user(self, role: str = "user") -> User:
+        """Somebody nobody has seen before; of the role "pending", if not let in yet."""
+        body = {"name": "Somebody", "email": f"{uuid4()}@example.com", "password": PASSWORD, "role": role}
+        return self._user(self._session("add", body, self.admin.headers))
+
+    def webhook(self, payment_id: str, event: str = "payment.succeeded") -> int | None:
+        """A notification from the provider, now; the host's status."""
+        self.simulator.webhooks(url=f"{self.base_url}/api/v1/billing/webhook/yookassa")
+        return self.simulator.deliver(payment_id, event)
+
+    def _session(
+        self, action: str, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        answer = self.http.post(f"/api/v1/auths/{action}", json=body, headers=headers)
+        self.http.cookies.clear()  # the token travels in the header only
+        return answer
+
+    def _user(self, session: httpx.Response) -> User:
+        account = session.raise_for_status().json()
+        return User(self, account["id"], account["email"], account["token"])
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody with an account."""
+
+    host: Host = field(repr=False)
+    id: str
+    email: str
+    token: str = field(repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What a signed-in request carries."""
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def get(self, path: str) -> httpx.Response:
+        """Read something of the billing API."""
+        return self.host.http.get(f"/api/v1/billing{path}", headers=self.headers)
+
+    def balance(self) -> int:
+        """What is in the wallet, in kopeks; the host makes the wallet if there is none."""
+        wallet = self.get("/balance").raise_for_status().json()
+        return int(wallet["balance_topup_kopeks"]) + int(wallet["balance_included_kopeks"])
+
+    def topup(self, kopeks: int = PACKAGE) -> str:
+        """Begin to pay; the payment's id. The host knows a few fixed amounts only."""
+        body = {"amount_kopeks": kopeks, "return_url": RETURN_URL}
+        answer = self.host.http.post("/api/v1/billing/topup", json=body, headers=self.headers)
+        return str(answer.raise_for_status().json()["payment_id"])
+
+    def reconcile(self, payment_id: object, *, timeout: float = 30) -> httpx.Response:
+        """What the plugin is for."""
+        return self.host.http.post(
+            RECONCILE, json={"payment_id": payment_id}, headers=self.headers, timeout=timeout
+        )
+
+    def reconcile_raw(
+        self, content: bytes | Iterator[bytes], content_type: str = "application/json"
+    ) -> httpx.Response:
+        """The same with any bytes for a body."""
+        headers = {**self.headers, "Content-Type": content_type}
+        return self.host.http.post(RECONCILE, content=content, headers=headers)
+
+
+@contextmanager
+def running_host(
+    program: Program | None = None,
+    *,
+    simulator: Simulator | None = None,
+    database_url: str | None = None,
+    data_dir: Path | None = None,
+    workers: int = 1,
+    env: Mapping[str, str] | None = None,
+    app: str = APP,
+    options: Sequence[str] = (),
+) -> Iterator[Host]:
+    """Start a host, hand it out once it is healthy, stop it.
+
+    Without a database of its own it has a SQLite file in its data folder; without a data folder, a
+    temporary one. Without a simulator it has no provider.
+    """
+    with ExitStack() as stack:
+        folder = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="host-")))
+        (folder / "static").mkdir(exist_ok=True)  # real hosts want it to be there
+        program = program or Program()
+        environment = program.environment(
+            folder, database_url or f"sqlite:///{folder}/webui.db", simulator, env
+        )
+        command = [program.python, "-m", "uvicorn", app, *options]
+        if workers > 1:
+            # Two workers that migrate a database at once kill each other on real hosts.
+            with _serving(command, environment, program):
+                pass
+            command += ["--workers", str(workers)]
+        url, server = stack.enter_context(_serving(command, environment, program))
+        host = Host(
+            url,
+            server,
+            program=program,
+            environment=environment,
+            workers=workers,
+            simulator=simulator,
+        )
+        stack.callback(host.close)
+        yield host
+
+
+@contextmanager
+def _serving(
+    command: Sequence[str], environment: Mapping[str, str], program: Program
+) -> Iterator[tuple[str, ServerProcess]]:
+    # Real hosts take the server's own words away, so it cannot be left to choose a port and say it.
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    server = ServerProcess([*command, "--port", str(port)], env=environment, cwd=program.folder)
+    try:
+        wait_until(
+            lambda: server.returncode is not None or _is_healthy(url), START_SECONDS, f"{url} is not healthy"
+        )
+        yield url, server
+    except BaseException as error:
+        error.add_note(f"The host's log ends with:\n{server.output[-LOG_TAIL:]}")
+        raise
+    finally:
+        died = server.returncode
+        server.stop()
+    if died is not None:
+        raise RuntimeError(f"The host died (exit status {died}):\n{server.output[-LOG_TAIL:]}")
+
+
+# One client for all: making one costs more than a host's start may, asked every few milliseconds.
+_HEALTH = httpx.Client(trust_env=False, timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return _HEALTH.get(f"{url}/health").status_code == 200
+    except httpx.TransportError:
+        return False

@@ -1,0 +1,356 @@
+"""When money moves: the rule as a table, and by properties."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from openwebui_billing_reconcile.money.rules import (
+    Cancel,
+    Credit,
+    Foreign,
+    Hold,
+    HoldReason,
+    Proved,
+    Shop,
+    Verdict,
+    Wait,
+    judge,
+    judge_books,
+)
+from openwebui_billing_reconcile.money.values import (
+    Books,
+    LedgerLine,
+    Money,
+    PaymentRecord,
+    ProviderPayment,
+    TopupMetadata,
+    Wallet,
+)
+
+RUB = Money(100000, "RUB")
+SHOP = Shop(account_id="100500", accepts_test_payments=False, default_currency="RUB")
+MINE = Wallet("w1", "me", "RUB")
+RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
+LINE = LedgerLine("me", "w1", RUB)
+PAID = ProviderPayment(
+    id="x",
+    status="succeeded",
+    paid=True,
+    amount=RUB,
+    test=False,
+    account_id="100500",
+    refunded=None,
+    topup=TopupMetadata("topup", "me", "w1", 100000),
+    metadata={},
+    malformed=frozenset(),
+)
+WITH_RECORD = Books(record=RECORD)
+WITHOUT_RECORD = Books()
+
+
+def verdict(
+    payment: ProviderPayment = PAID,
+    books: Books = WITH_RECORD,
+    wallet: Wallet | None = MINE,
+    asker: str = "me",
+    shop: Shop = SHOP,
+) -> Verdict:
+    return judge(payment, books, wallet, asker, shop)
+
+
+def paid(**changes: Any) -> ProviderPayment:
+    return replace(PAID, **changes)
+
+
+def record(**changes: Any) -> Books:
+    return Books(record=replace(RECORD, **changes))
+
+
+def topup(**changes: Any) -> ProviderPayment:
+    return paid(topup=replace(PAID.topup, **changes))
+
+
+BOTH = pytest.mark.parametrize("books", [WITH_RECORD, WITHOUT_RECORD], ids=["record", "no record"])
+
+
+@BOTH
+def test_a_paid_top_up_is_credited(books: Books) -> None:
+    assert verdict(books=books) == Credit(RUB, MINE)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("payment", "reason"),
+    [
+        (paid(account_id="999"), HoldReason.OTHER_SHOP),
+        (paid(paid=False), HoldReason.NOT_PAID),
+        (paid(paid=None), HoldReason.INCOMPLETE),
+        (paid(amount=None), HoldReason.INCOMPLETE),
+        (paid(refunded=RUB), HoldReason.REFUNDED),
+        (paid(refunded=Money(1, "RUB")), HoldReason.REFUNDED),
+        (paid(refunded=Money(1, "USD")), HoldReason.REFUNDED),
+        (paid(test=True), HoldReason.TEST_PAYMENT),
+        (paid(amount=Money(100, "RUB")), HoldReason.AMOUNT_MISMATCH),
+        (paid(amount=Money(100001, "RUB")), HoldReason.AMOUNT_MISMATCH),
+        *[
+            (paid(malformed=frozenset({field})), HoldReason.MALFORMED)
+            for field in ("paid", "amount", "test", "recipient", "refunded_amount", "metadata")
+        ],
+    ],
+)
+def test_what_does_not_add_up_is_held(books: Books, payment: ProviderPayment, reason: HoldReason) -> None:
+    assert verdict(payment, books) == Hold(reason)
+
+
+@pytest.mark.parametrize(
+    ("payment", "reason"),
+    [
+        (topup(kind="subscription"), HoldReason.NOT_A_TOPUP),
+        (topup(kind=None), HoldReason.NOT_A_TOPUP),
+        (topup(amount_kopeks=99), HoldReason.AMOUNT_MISMATCH),
+        (paid(amount=Money(0, "RUB"), topup=TopupMetadata("topup", "me")), HoldReason.AMOUNT_MISMATCH),
+        (paid(malformed=frozenset({"metadata.amount_kopeks"})), HoldReason.MALFORMED),
+        (paid(malformed=frozenset({"metadata.wallet_id"})), HoldReason.MALFORMED),
+    ],
+)
+def test_without_a_record_the_metadata_must_prove_a_top_up(
+    payment: ProviderPayment, reason: HoldReason
+) -> None:
+    assert verdict(payment, WITHOUT_RECORD) == Hold(reason)
+
+
+def test_without_a_record_metadata_need_not_repeat_the_amount() -> None:
+    assert verdict(topup(amount_kopeks=None), WITHOUT_RECORD) == Credit(RUB, MINE)
+
+
+@pytest.mark.parametrize("status", ["succeeded", "pending", "waiting_for_capture", "canceled"])
+@pytest.mark.parametrize("named", [None, "somebody"])
+def test_without_a_record_only_the_named_owner_learns_anything(status: str, named: str | None) -> None:
+    payment = replace(topup(user_id=named), status=status)
+    assert verdict(payment, WITHOUT_RECORD) == Foreign()
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        TopupMetadata(),
+        TopupMetadata("subscription", "somebody", "w9", 1),
+    ],
+)
+def test_with_a_record_the_metadata_has_no_say(metadata: TopupMetadata) -> None:
+    payment = paid(topup=metadata, malformed=frozenset({"metadata.amount_kopeks"}))
+    assert verdict(payment) == Credit(RUB, MINE)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"kind": "subscription"}, HoldReason.NOT_A_TOPUP),
+        ({"kind": "adjustment"}, HoldReason.NOT_A_TOPUP),
+        ({"status": "succeeded"}, HoldReason.SUCCEEDED_WITHOUT_LEDGER),
+        ({"money": Money(100000, "USD")}, HoldReason.CURRENCY_MISMATCH),
+        ({"money": Money(99999, "RUB")}, HoldReason.AMOUNT_MISMATCH),
+    ],
+)
+def test_the_record_must_agree(changes: dict[str, Any], reason: HoldReason) -> None:
+    assert verdict(books=record(**changes)) == Hold(reason)
+
+
+@pytest.mark.parametrize("status", ["canceled", "failed", "pending"])
+def test_a_record_wrongly_given_up_is_credited_all_the_same(status: str) -> None:
+    assert verdict(books=record(status=status)) == Credit(RUB, MINE)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("wallet", "reason"),
+    [
+        (None, HoldReason.WALLET_MISSING),
+        (Wallet("w1", "somebody", "RUB"), HoldReason.WALLET_FOREIGN),
+        (Wallet("w1", "me", "USD"), HoldReason.WALLET_CURRENCY),
+    ],
+)
+def test_the_wallet_named_must_be_the_askers(books: Books, wallet: Wallet | None, reason: HoldReason) -> None:
+    assert verdict(books=books, wallet=wallet) == Hold(reason)
+
+
+@pytest.mark.parametrize(
+    ("payment", "books"),
+    [(PAID, record(wallet_id=None)), (topup(wallet_id=None), WITHOUT_RECORD)],
+    ids=["record", "no record"],
+)
+def test_without_a_named_wallet_one_is_created_only_in_the_default_currency(
+    payment: ProviderPayment, books: Books
+) -> None:
+    assert verdict(payment, books, wallet=MINE) == Credit(RUB, MINE)
+    assert verdict(payment, books, wallet=None) == Credit(RUB, None)
+    dollars = replace(SHOP, default_currency="USD")
+    assert verdict(payment, books, wallet=None, shop=dollars) == Hold(HoldReason.WALLET_MISSING)
+
+
+def test_a_shop_that_takes_test_payments_credits_them() -> None:
+    assert verdict(paid(test=True), shop=replace(SHOP, accepts_test_payments=True)) == Credit(RUB, MINE)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(None, "100500"), ("100500", None), (None, None)])
+def test_shops_are_compared_only_where_both_are_known(ours: str | None, theirs: str | None) -> None:
+    assert verdict(paid(account_id=theirs), shop=replace(SHOP, account_id=ours)) == Credit(RUB, MINE)
+
+
+def test_a_refund_of_nothing_is_no_refund() -> None:
+    assert verdict(paid(refunded=Money(0, "RUB"))) == Credit(RUB, MINE)
+
+
+@BOTH
+@pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
+def test_an_undecided_payment_waits(books: Books, status: str) -> None:
+    assert verdict(paid(status=status, paid=None, amount=None), books) == Wait()
+
+
+@BOTH
+def test_a_canceled_payment_is_canceled(books: Books) -> None:
+    assert verdict(paid(status="canceled", paid=False), books) == Cancel()
+
+
+@BOTH
+@pytest.mark.parametrize("status", ["canceled", "pending"])
+def test_nothing_is_believed_of_another_shops_payment(books: Books, status: str) -> None:
+    assert verdict(paid(status=status, account_id="999"), books) == Hold(HoldReason.OTHER_SHOP)
+
+
+@pytest.mark.parametrize("others", [1, 2])
+def test_a_payment_settled_by_hand_is_not_credited_again(others: int) -> None:
+    for books in (Books(RECORD, others=others), Books(others=others)):
+        assert verdict(books=books) == Hold(HoldReason.SETTLED_BY_HAND)
+
+
+@pytest.mark.parametrize("status", ["pending", "canceled", "failed", "succeeded"])
+def test_the_ledger_entry_is_the_proof_whatever_the_status_says(status: str) -> None:
+    books = Books(replace(RECORD, status=status), (LINE,))
+    assert judge_books(books, "me") == Proved(LINE)
+    assert verdict(paid(status="canceled"), books) == Proved(LINE)
+
+
+def test_without_a_record_the_entry_says_whose_payment_it_is() -> None:
+    assert judge_books(Books(topups=(LINE,)), "me") == Proved(LINE)
+    assert judge_books(Books(topups=(LINE,)), "somebody") == Foreign()
+
+
+def test_a_record_without_a_wallet_is_proved_by_an_entry_in_any_of_the_owners() -> None:
+    assert judge_books(Books(replace(RECORD, wallet_id=None), (LINE,)), "me") == Proved(LINE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        LedgerLine("somebody", "w1", RUB),
+        LedgerLine("me", "w2", RUB),
+        LedgerLine("me", "w1", Money(99999, "RUB")),
+        LedgerLine("me", "w1", Money(100000, "USD")),
+    ],
+)
+def test_an_entry_that_differs_from_the_record_is_held(line: LedgerLine) -> None:
+    assert judge_books(Books(RECORD, (line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+    assert judge_books(Books(RECORD, (LINE, line)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+
+
+def test_an_entry_of_nothing_proves_nothing() -> None:
+    line = LedgerLine("me", "w1", Money(0, "RUB"))
+    assert judge_books(Books(topups=(line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+
+
+def test_every_reason_has_words_of_its_own() -> None:
+    assert len({reason.words for reason in HoldReason}) == len(HoldReason)
+
+
+USERS = st.sampled_from(["me", "somebody"])
+WALLET_IDS = st.sampled_from(["w1", "w2"])
+MONEY = st.builds(Money, st.sampled_from([0, 1, 100000]), st.sampled_from(["RUB", "USD"]))
+PAYMENTS = st.builds(
+    ProviderPayment,
+    id=st.just("x"),
+    status=st.sampled_from(["pending", "waiting_for_capture", "succeeded", "canceled"]),
+    paid=st.sampled_from([True, False, None]),
+    amount=st.none() | MONEY,
+    test=st.booleans(),
+    account_id=st.sampled_from([None, "100500", "999"]),
+    refunded=st.none() | MONEY,
+    topup=st.builds(
+        TopupMetadata,
+        kind=st.sampled_from([None, "topup", "subscription"]),
+        user_id=st.none() | USERS,
+        wallet_id=st.none() | WALLET_IDS,
+        amount_kopeks=st.sampled_from([None, 1, 100000]),
+    ),
+    metadata=st.just({}),
+    malformed=st.frozensets(st.sampled_from(["paid", "amount", "metadata", "metadata.kind"]), max_size=1),
+)
+RECORDS = st.builds(
+    PaymentRecord,
+    id=st.just("p1"),
+    status=st.sampled_from(["pending", "succeeded", "failed", "canceled"]),
+    kind=st.sampled_from(["topup", "subscription"]),
+    user_id=USERS,
+    wallet_id=st.none() | WALLET_IDS,
+    money=MONEY,
+)
+LINES = st.builds(LedgerLine, USERS, WALLET_IDS, MONEY)
+BOOKS = st.builds(
+    Books, record=st.none() | RECORDS, topups=st.lists(LINES, max_size=1).map(tuple), others=st.integers(0, 1)
+)
+WALLETS = st.none() | st.builds(Wallet, WALLET_IDS, USERS, st.sampled_from(["RUB", "USD"]))
+SHOPS = st.builds(
+    Shop, st.sampled_from([None, "100500"]), st.booleans(), default_currency=st.sampled_from(["RUB", "USD"])
+)
+
+
+@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
+def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
+    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+) -> None:
+    result = judge(payment, books, wallet, "me", shop)
+    if not isinstance(result, Credit):
+        return
+    assert payment.status == "succeeded"
+    assert payment.paid is True
+    assert payment.amount == result.money
+    assert result.money.kopeks > 0
+    assert not (payment.refunded and payment.refunded.kopeks)
+    assert not books.topups
+    assert not books.others
+    if books.record:
+        assert (books.record.user_id, books.record.money) == ("me", result.money)
+        assert books.record.kind == "topup"
+    else:
+        assert (payment.topup.user_id, payment.topup.kind) == ("me", "topup")
+    if result.wallet:
+        assert (result.wallet.user_id, result.wallet.currency) == ("me", result.money.currency)
+    else:
+        assert result.money.currency == shop.default_currency
+
+
+@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
+def test_who_is_not_the_owner_learns_nothing_but_that(
+    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+) -> None:
+    owner = books.record.user_id if books.record else None
+    if owner is None and books.topups:
+        owner = books.topups[0].user_id
+    assume((owner or payment.topup.user_id) != "me")
+    assert judge(payment, books, wallet, "me", shop) == Foreign()
+
+
+@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
+def test_credited_is_said_only_of_an_entry_of_the_askers(
+    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+) -> None:
+    result = judge(payment, books, wallet, "me", shop)
+    if isinstance(result, Proved):
+        assert result.line in books.topups
+        assert result.line.user_id == "me"
+        assert books.record is None or books.record.money == result.line.money
