@@ -18,13 +18,13 @@ _HOST_APP = "open_webui.main"
 _LOGGER = "openwebui_billing_reconcile"
 
 
-def arm() -> None:
-    """Wait for the host's billing router in this process. Arming again changes nothing."""
-    if not is_armed():
+def install() -> None:
+    """StillPending for the host's billing router in this process. Arming again changes nothing."""
+    if not is_installed():
         sys.meta_path.insert(0, _Finder())
 
 
-def is_armed() -> bool:
+def is_installed() -> bool:
     """Whether the import hook is in place."""
     return any(isinstance(finder, _Finder) for finder in sys.meta_path)
 
@@ -38,7 +38,7 @@ class _Finder:
         path: "Sequence[str] | None" = None,
         target: "ModuleType | None" = None,
     ) -> "ModuleSpec | None":
-        after = _AFTER.get(name)
+        after = _POST_IMPORT_HOOKS.get(name)
         if after is None:
             return None
         spec = self._found_by_others(name, path, target)
@@ -64,25 +64,25 @@ def _run_after(loader: object, name: str, after: "Callable[[], None]") -> None:
     def exec_module_then_attach(module: "ModuleType") -> None:
         exec_module(module)
         if module.__name__ == name:  # some loaders serve many modules
-            _guarded(after)
+            _run_safely(after)
 
     try:
         loader.exec_module = exec_module_then_attach  # type: ignore[attr-defined]
     except (AttributeError, TypeError):
-        _complain("this host's module loader cannot be followed; call attach() yourself")
+        _log_failure("this host's module loader cannot be followed; call attach() yourself")
 
 
-def _guarded(after: "Callable[[], None]") -> None:
+def _run_safely(after: "Callable[[], None]") -> None:
     """The host always starts, so whatever goes wrong here is one log line."""
     try:
         after()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - also SystemExit from somebody's import
-        _complain(f"{type(error).__name__}: {error}")
+        _log_failure(f"{type(error).__name__}: {error}")
 
 
-def _complain(why: str) -> None:
+def _log_failure(why: str) -> None:
     import logging
 
     logging.getLogger(_LOGGER).error("Billing top-up reconcile is not attached: %s", why)
@@ -101,4 +101,4 @@ def _report_no_billing() -> None:
         report_no_billing()
 
 
-_AFTER = {_BILLING_ROUTER: _attach, _HOST_APP: _report_no_billing}
+_POST_IMPORT_HOOKS = {_BILLING_ROUTER: _attach, _HOST_APP: _report_no_billing}

@@ -5,7 +5,7 @@
 
 from . import _autoload
 
-_autoload.arm()
+_autoload.install()
 
 from open_webui.main import app  # noqa: E402 - the hook must be in place first
 

@@ -7,23 +7,34 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ._autoload import is_armed
+from ._autoload import is_installed
 from .attachment.status import Status, ask_server, read_status
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; 0 when the plugin attaches, or is attached to the server asked about, else 1."""
     options = _parser().parse_args(arguments)
-    logging.disable()  # what a broken plugin logs stands in our own answer
     if options.url:
         attached, words = ask_server(options.url)
         print(json.dumps({"url": options.url, "attached": attached, "why": words}) if options.json else words)
         return 0 if attached else 1
-    status = read_status(Path(options.app_dir).resolve(), os.environ, is_armed=is_armed())
+    with _silenced_logging():  # what a broken plugin logs stands in our own answer
+        status = read_status(Path(options.app_dir).resolve(), os.environ, is_installed=is_installed())
     print(status.as_json() if options.json else _words(status))
     return 0 if status.attaches else 1
+
+
+@contextmanager
+def _silenced_logging() -> Iterator[None]:
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _parser() -> argparse.ArgumentParser:

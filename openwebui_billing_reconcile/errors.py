@@ -1,4 +1,4 @@
-"""What can go wrong, each with a name.
+"""Everything that can go wrong, as named errors.
 
 The families are those the host's own billing code raises: ``ValueError`` for bad input, ``PermissionError``
 for somebody else's payment, ``RuntimeError`` for the rest. A host that calls the service method needs to know
@@ -30,17 +30,17 @@ class InvalidPaymentIdError(ReconcileError, ValueError):
     reason = "invalid_payment_id"
 
 
-class NotYourPaymentError(ReconcileError, PermissionError):
-    """Another user's payment, or one whose owner cannot be proved: the same words for both."""
+class PaymentNotOwnedError(ReconcileError, PermissionError):
+    """Another user's payment, or one whose owner cannot be proved: one wording for both."""
 
-    reason = "not_your_payment"
+    reason = "not_owned"
 
     def __init__(self) -> None:
         super().__init__("Payment does not belong to the current user")
 
 
 class NotConfiguredError(ReconcileError, RuntimeError):
-    """The host has no payment client, so nobody can be asked."""
+    """The host has no payment client, so no provider can be queried."""
 
     reason = "not_configured"
 
@@ -48,10 +48,10 @@ class NotConfiguredError(ReconcileError, RuntimeError):
         super().__init__("Payment system is not configured")
 
 
-class TooManyQuestionsError(ReconcileError, RuntimeError):
-    """This user has used up the budget of questions to the provider."""
+class RateLimitedError(ReconcileError, RuntimeError):
+    """This user has caused too many provider queries."""
 
-    reason = "too_many_questions"
+    reason = "rate_limited"
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("Too many payment checks, try again later", retry_after=retry_after)
@@ -64,43 +64,43 @@ class PaymentHeldError(ReconcileError, RuntimeError):
 
 
 class ProviderRejectedError(ReconcileError, RuntimeError):
-    """The provider refused the question (400, 401, 403): the shop's set-up is wrong.
+    """The provider rejected the query (400, 401, 403): the shop's set-up is wrong.
 
-    ``__cause__`` is the error of the host's own client, where it was the host's client that asked.
+    ``__cause__`` is the error of the host's own client, where the host's client made the query.
     """
 
     reason = "provider_rejected"
 
 
-class ProviderNonsenseError(ReconcileError, RuntimeError):
+class InvalidProviderResponseError(ReconcileError, RuntimeError):
     """The provider's answer cannot be about this payment, or is no answer at all."""
 
-    reason = "provider_nonsense"
+    reason = "invalid_provider_response"
 
 
-class TryLaterError(ReconcileError, RuntimeError):
+class TemporarilyUnavailableError(ReconcileError, RuntimeError):
     """Nothing is decided and a later call can succeed: provider or database did not answer in time."""
 
-    reason = "try_later"
+    reason = "temporarily_unavailable"
 
     def __init__(self, message: str, *, reason: str | None = None, retry_after: int = 5) -> None:
         super().__init__(message, reason=reason, retry_after=retry_after)
 
 
 class GatewayError(Exception):
-    """A ``PaymentGateway`` could not get an answer: timeout, network, 5xx. A later question can succeed."""
+    """A ``PaymentGateway`` could not get an answer: timeout, network, 5xx. A later query can succeed."""
 
 
-class PaymentUnknownError(GatewayError):
+class PaymentNotFoundError(GatewayError):
     """The provider does not know this payment id (404)."""
 
 
 class GatewayRejectedError(GatewayError):
-    """The provider refused the question as such (400, 401, 403)."""
+    """The provider rejected the query as such (400, 401, 403)."""
 
 
-class GatewayBusyError(GatewayError):
-    """The provider asks for a pause (429) of ``retry_after`` seconds."""
+class GatewayThrottledError(GatewayError):
+    """The provider asks for a pause of ``retry_after`` seconds (429)."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)

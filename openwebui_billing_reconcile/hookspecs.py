@@ -19,7 +19,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 class PaymentGateway(Protocol):
-    """Somebody who can be asked about a payment.
+    """A payment provider that can be queried.
 
     ``account_id`` is the shop's id at the provider, or ``None`` where it is not known; ``is_test_shop`` says
     whether the shop's key is a test key (``None``: not known, which counts as live).
@@ -32,17 +32,17 @@ class PaymentGateway(Protocol):
     def is_test_shop(self) -> bool | None: ...
 
     async def get_payment(self, payment_id: str) -> object:
-        """The provider's payment object, as its JSON was.
+        """Return the provider's payment object, as its JSON was.
 
-        Raises ``PaymentUnknownError``, ``GatewayRejectedError``, ``GatewayBusyError``, or ``GatewayError``
-        for everything else; any other exception counts as ``GatewayError``. ``payment_id`` is 1 to 64
-        letters, digits, ``_`` and ``-``.
+        Raises ``PaymentNotFoundError``, ``GatewayRejectedError``, ``GatewayThrottledError``, or
+        ``GatewayError`` for everything else; any other exception counts as ``GatewayError``. ``payment_id``
+        is 1 to 64 letters, digits, ``_`` and ``-``.
         """
 
 
 @dataclass(frozen=True, slots=True)
-class TopupRecord:
-    """A new outcome, for audit, metrics and alerts.
+class TopupEvent:
+    """A new outcome of a top-up, for audit, metrics and alerts.
 
     ``amount_kopeks`` with ``currency``, and ``wallet_id``, are there for ``credited``; ``reason`` is the code
     of a ``held`` one. ``at`` is in epoch seconds.
@@ -61,9 +61,9 @@ class TopupRecord:
 class Hooks(Protocol):
     """The relay by which our own code reaches the hooks: ours, or any pluggy manager's ``hook``."""
 
-    def payment_gateway(self, *, host: Host) -> PaymentGateway | None: ...
+    def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None: ...
 
-    def topup_reconciled(self, *, record: TopupRecord) -> object: ...
+    def topup_outcome(self, *, event: TopupEvent) -> object: ...
 
 
 class Host(Protocol):
@@ -121,10 +121,10 @@ def billing_service_methods(host: Host) -> Mapping[str, Callable[..., Any]]:  # 
 
 
 @hookspec(firstresult=True)
-def payment_gateway(host: Host) -> PaymentGateway | None:
-    """Return the gateway to ask about payments, or ``None`` to leave it to the next plugin."""
+def payment_gateway(host: Host, payment_id: str) -> PaymentGateway | None:
+    """Return the gateway to query about this payment, or ``None`` to leave it to the next plugin."""
 
 
 @hookspec
-def topup_reconciled(record: TopupRecord) -> None:
+def topup_outcome(event: TopupEvent) -> None:
     """Take note of a new outcome."""

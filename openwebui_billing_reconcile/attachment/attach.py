@@ -18,14 +18,11 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.routing import BaseRoute, Match
 
-from openwebui_billing_reconcile.host.open_webui import (
-    BILLING_ROUTER,
-    OpenWebUIHost,
-    ledger_key_is_declared,
-    missing_names,
-)
+from openwebui_billing_reconcile.host.loaded import LoadedHost
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, has_ledger_key, missing_requirements
 from openwebui_billing_reconcile.settings import ENABLED, Settings
-from openwebui_billing_reconcile.web import endpoint as api
+from openwebui_billing_reconcile.web import endpoint
 
 from .plugins import BUILTIN, PluginError, Plugins
 
@@ -35,13 +32,13 @@ METHOD = "reconcile_topup_payment"
 
 
 class State(StrEnum):
-    """What became of an attach."""
+    """The outcome of an attach."""
 
     ATTACHED = "attached"
     OFF = "off"
     NO_BILLING = "no_billing"
-    STEPPED_ASIDE = "stepped_aside"
-    INERT = "inert"
+    SUPERSEDED = "superseded"
+    INCOMPATIBLE = "incompatible"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class Report:
 
 
 class _NotAttachedError(Exception):
-    """The one way out of an attach that cannot go on; ``attach`` swallows it and reports."""
+    """Raised when the plugin cannot attach; ``attach`` catches it and reports."""
 
     def __init__(self, state: State, why: str) -> None:
         super().__init__(why)
@@ -82,7 +79,7 @@ def attach() -> Report:
         except _NotAttachedError as stop:
             report = stop.report
         except Exception as error:  # noqa: BLE001 - the host always starts
-            report = Report(State.INERT, f"attaching failed: {type(error).__name__}: {error}")
+            report = Report(State.INCOMPATIBLE, f"attaching failed: {type(error).__name__}: {error}")
     _log(report)
     return report
 
@@ -105,7 +102,7 @@ def report_no_billing() -> Report:
 def _log(report: Report) -> None:
     """The one line at start. It has to be seen, and hosts differ in what they show while they import."""
     level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
-    if report.state is State.INERT:
+    if report.state is State.INCOMPATIBLE:
         level = logging.WARNING
     verb = "is attached" if report.state is State.ATTACHED else "is not attached"
     log.log(level, "Billing top-up reconcile %s %s: %s", _version(), verb, report.why)
@@ -143,7 +140,7 @@ def _attach(undo: ExitStack) -> Report:
         methods += contribution.methods
     if METHOD not in methods:
         raise _NotAttachedError(
-            State.INERT,
+            State.INCOMPATIBLE,
             f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
         )
     why = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; plugins: {', '.join(plugins.names)}"
@@ -152,25 +149,26 @@ def _attach(undo: ExitStack) -> Report:
 
 def _probe(plugins: Plugins) -> OpenWebUIHost:
     """The host, if it is one to attach to. Changes nothing."""
-    missing = missing_names()
+    loaded = LoadedHost()
+    missing = missing_requirements(loaded)
     if BILLING_ROUTER in missing:
         raise _NotAttachedError(State.NO_BILLING, f"this host has no {BILLING_ROUTER}")
     if missing:
-        raise _NotAttachedError(State.INERT, f"this host lacks {', '.join(missing)}")
+        raise _NotAttachedError(State.INCOMPATIBLE, f"this host lacks {', '.join(missing)}")
     host = OpenWebUIHost(plugins)
     if hasattr(host.billing_service_class, METHOD):
         raise _NotAttachedError(
-            State.STEPPED_ASIDE,
+            State.SUPERSEDED,
             f"the host has its own BillingService.{METHOD}; this plugin can be uninstalled",
         )
-    if _serves(host.router, "POST", api.PATH):
+    if _serves(host.router, "POST", endpoint.PATH):
         raise _NotAttachedError(
-            State.STEPPED_ASIDE,
-            f"the host has its own POST {api.PATH}; this plugin can be uninstalled",
+            State.SUPERSEDED,
+            f"the host has its own POST {endpoint.PATH}; this plugin can be uninstalled",
         )
-    if not ledger_key_is_declared():
+    if not has_ledger_key(loaded):
         raise _NotAttachedError(
-            State.INERT,
+            State.INCOMPATIBLE,
             "the host's ledger has no unique key (reference_type, reference_id, type), so one payment "
             "could be credited twice",
         )
@@ -231,11 +229,11 @@ def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStac
     host_router.include_router(router)
     added = [route for route in host_router.routes if not any(route is old for old in before)]
 
-    def take_back() -> None:
+    def undo_router() -> None:
         _remove(host_router.routes, added)
         host_router.lifespan_context = lifespan
 
-    undo.callback(take_back)
+    undo.callback(undo_router)
 
 
 def _remove(routes: list[BaseRoute], added: list[BaseRoute]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from functools import cache
+from dataclasses import asdict
+from functools import cache, lru_cache
 from typing import Any
 
 from fastapi import APIRouter
@@ -15,25 +16,29 @@ from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
-from openwebui_billing_reconcile.web import endpoint as api
-from openwebui_billing_reconcile.web import loader_script as frontend
+from openwebui_billing_reconcile.web import endpoint, loader_script
 
 log = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=1)  # a process has one host; router and method share its reconciler
+def _reconciler(host: OpenWebUIHost) -> Reconciler:
+    return Reconciler(host, Settings.read(os.environ))
 
 
 @hookimpl
 def billing_router(host: OpenWebUIHost) -> APIRouter:
     """POST /topup/reconcile and, while the application runs, the balance page's script."""
-    router = api.make_router(host)
+    router = endpoint.make_router(host, _reconciler(host))
     if Settings.read(os.environ).frontend:
-        router.lifespan_context = frontend.lifespan
+        router.lifespan_context = loader_script.lifespan
     return router
 
 
 @hookimpl
 def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., Any]]:
     """``reconcile_topup_payment``."""
-    reconciler = Reconciler(host, Settings.read(os.environ))
+    reconciler = _reconciler(host)
 
     async def reconcile_topup_payment(service: Any, user_id: str, payment_id: str) -> dict[str, object]:
         """Bring a top-up to the state the provider reports, and credit the wallet if it was paid.
@@ -42,7 +47,7 @@ def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., A
         id, ``PermissionError`` for a payment not proved to be the user's, ``RuntimeError`` for the rest; see
         ``openwebui_billing_reconcile.errors``.
         """
-        return await reconciler.reconcile(service, user_id, payment_id)
+        return asdict(await reconciler.reconcile(service, user_id, payment_id))
 
     return {"reconcile_topup_payment": reconcile_topup_payment}
 

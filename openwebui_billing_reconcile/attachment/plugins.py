@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from openwebui_billing_reconcile import hookspecs
-from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupRecord
+from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupEvent
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ BUILTIN = "builtin"
 """The name under which our own plugin is registered."""
 
 _BUILTIN_MODULE = f"{PROJECT}.attachment.builtin"
-_HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_reconciled")
+_HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_outcome")
 
 
 class PluginError(Exception):
@@ -71,14 +71,15 @@ class Plugins:
         """What one plugin's ``billing_service_methods`` returns, ``None`` where it has none."""
         return self._of_plugin("billing_service_methods", plugin, {"host": host})
 
-    def payment_gateway(self, *, host: Host) -> PaymentGateway | None:
-        """The first gateway that a plugin offers; ``None`` where none does."""
-        gateways = (gateway for _, gateway in self._answers("payment_gateway", {"host": host}))
+    def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None:
+        """Return the first gateway that a plugin offers for the payment; ``None`` where none does."""
+        arguments = {"host": host, "payment_id": payment_id}
+        gateways = (gateway for _, gateway in self._answers("payment_gateway", arguments))
         return next((gateway for gateway in gateways if gateway is not None), None)
 
-    def topup_reconciled(self, *, record: TopupRecord) -> None:
-        """Tell every listener."""
-        for _ in self._answers("topup_reconciled", {"record": record}):
+    def topup_outcome(self, *, event: TopupEvent) -> None:
+        """Notify every listener."""
+        for _ in self._answers("topup_outcome", {"event": event}):
             pass
 
     def _register(self, entry_point: EntryPoint) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import sys
 import urllib.error
@@ -15,15 +14,16 @@ from pathlib import Path
 from types import ModuleType
 
 from openwebui_billing_reconcile import settings
-from openwebui_billing_reconcile.host.open_webui import (
+from openwebui_billing_reconcile.host.requirements import (
+    BILLING,
     BILLING_ROUTER,
-    COLUMNS,
-    CREDITING_ARGUMENTS,
     LEDGER_KEY,
-    NEEDED,
+    SERVICE,
+    check_requirements,
+    has_ledger_key,
 )
-from openwebui_billing_reconcile.host.source import PACKAGE, Source, arguments, find_package, unique_keys
-from openwebui_billing_reconcile.web import endpoint as api
+from openwebui_billing_reconcile.host.source import PACKAGE, SourceHost, find_package
+from openwebui_billing_reconcile.web import endpoint
 
 from .attach import METHOD, State
 from .plugins import Plugins
@@ -31,8 +31,6 @@ from .plugins import Plugins
 DISTRIBUTION = "openwebui-billing-reconcile"
 PREFIX = "/api/v1/billing"
 _PTH = "openwebui_billing_reconcile_autoload.pth"
-_BILLING = "open_webui.utils.billing"
-_TABLES = "open_webui.models.billing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Status:
 
     version: str
     installed: list[str]
-    hook_armed: bool
+    hook_installed: bool
     hook: str
     host: str | None
     host_version: str | None
@@ -70,29 +68,29 @@ class Status:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
-def read_status(app_dir: Path, environ: Mapping[str, str], *, is_armed: bool) -> Status:
+def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool) -> Status:
     """Look where a server started in, or with ``--app-dir``, ``app_dir`` would look."""
     # The server puts its folder first. Where this command was started says nothing about the server.
     elsewhere = [folder for folder in sys.path if folder not in {"", str(Path.cwd())}]
     package = find_package([str(app_dir), *elsewhere])
-    source = Source(package) if package else None
-    surroundings = _Surroundings(environ, package)
-    flags = settings.Settings.read(surroundings.variables)
+    source = SourceHost(package) if package else None
+    environment = _Environment(environ, package)
+    flags = settings.Settings.read(environment.variables)
     plugins = _plugins(flags.blocked_plugins, app_dir)
-    needed = list(_needed(source)) if source else []
-    missing = [name for name, there in needed if not there]
-    hook = _hook(is_armed)
-    state, why = _conclusion(source, flags, missing, is_armed, hook)
+    requirements = list(check_requirements(source)) if source else []
+    missing = [name for name, is_there in requirements if not is_there]
+    hook = _hook(is_installed)
+    state, why = _predict(source, flags, missing, is_installed, hook)
     return Status(
         version=_version(DISTRIBUTION) or "unknown",
         installed=_installed(),
-        hook_armed=is_armed,
+        hook_installed=is_installed,
         hook=hook,
         host=str(package) if package else None,
         host_version=_host_version(package),
-        present=[name for name, there in needed if there],
+        present=[name for name, is_there in requirements if is_there],
         missing=missing,
-        flags=surroundings.flags(),
+        flags=environment.flags(),
         problems=list(flags.problems),
         plugins=plugins.names,
         blocked=plugins.blocked,
@@ -105,7 +103,7 @@ def read_status(app_dir: Path, environ: Mapping[str, str], *, is_armed: bool) ->
 
 def ask_server(url: str, seconds: float = 10.0) -> tuple[bool, str]:
     """Whether a running server has the endpoint: without a token it answers 401."""
-    target = url.rstrip("/") + PREFIX + api.PATH
+    target = url.rstrip("/") + PREFIX + endpoint.PATH
     try:
         request = urllib.request.Request(target, data=b"{}", method="POST")  # noqa: S310 - the operator's URL
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
@@ -119,8 +117,8 @@ def ask_server(url: str, seconds: float = 10.0) -> tuple[bool, str]:
     return False, f"{target} is not there: it answers {status}"
 
 
-def _conclusion(
-    source: Source | None, flags: settings.Settings, missing: list[str], armed: bool, hook: str
+def _predict(
+    source: SourceHost | None, flags: settings.Settings, missing: list[str], is_installed: bool, hook: str
 ) -> tuple[str, str]:
     """What the next start will do; in the order in which ``attach`` decides."""
     if source is None:
@@ -130,47 +128,22 @@ def _conclusion(
         )
     if not source.has_module(BILLING_ROUTER):
         return State.NO_BILLING, f"this host has no {BILLING_ROUTER}: there is nothing to attach to"
-    if not armed:
-        return "not_armed", f"the start-up hook is not armed: {hook}"
+    if not is_installed:
+        return "hook_not_installed", f"the start-up hook is not installed: {hook}"
     if not flags.enabled:
         return State.OFF, f"{settings.ENABLED.name} is off"
     if missing:
-        return State.INERT, f"the host lacks {', '.join(missing)}"
-    if METHOD in source.members(_BILLING, "BillingService"):
-        return State.STEPPED_ASIDE, f"the host has its own BillingService.{METHOD}; uninstall this plugin"
-    if api.PATH in source.posts(BILLING_ROUTER):
-        return State.STEPPED_ASIDE, f"the host has its own POST {api.PATH}; uninstall this plugin"
-    if LEDGER_KEY not in unique_keys(source.members(_TABLES, "LedgerEntry")):
-        return State.INERT, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
-    return State.ATTACHED, f"the next start attaches POST {PREFIX}{api.PATH} and BillingService.{METHOD}"
+        return State.INCOMPATIBLE, f"the host lacks {', '.join(missing)}"
+    if source.has_name(BILLING, f"{SERVICE}.{METHOD}"):
+        return State.SUPERSEDED, f"the host has its own BillingService.{METHOD}; uninstall this plugin"
+    if endpoint.PATH in source.posts(BILLING_ROUTER):
+        return State.SUPERSEDED, f"the host has its own POST {endpoint.PATH}; uninstall this plugin"
+    if not has_ledger_key(source):
+        return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
+    return State.ATTACHED, f"the next start attaches POST {PREFIX}{endpoint.PATH} and BillingService.{METHOD}"
 
 
-def _needed(source: Source) -> Iterator[tuple[str, bool]]:
-    """Each name the plugin needs, and whether the host's text has it."""
-    for module, names in NEEDED.items():
-        if not source.has_module(module):
-            yield module, False
-            continue
-        for dotted in names:
-            name, _, member = dotted.partition(".")
-            there = name in source.names(module)
-            if there and member:
-                there = member in source.members(module, name)
-            yield f"{module}.{dotted}", there
-    for model, columns in COLUMNS.items():
-        members = source.members(_TABLES, model)
-        if members:
-            yield from ((f"{_TABLES}.{model}.{column}", column in members) for column in columns)
-    path = source.members(_BILLING, "BillingService").get("_process_topup_webhook")
-    if path is not None:
-        lacking = sorted(CREDITING_ARGUMENTS - arguments(path))
-        if lacking:
-            yield f"{_BILLING}.BillingService._process_topup_webhook({', '.join(lacking)})", False
-        if isinstance(path, ast.AsyncFunctionDef):
-            yield f"{_BILLING}.BillingService._process_topup_webhook as a plain function", False
-
-
-class _Surroundings:
+class _Environment:
     """The environment as the host's process will have it: its own variables, then those of its .env file."""
 
     def __init__(self, environ: Mapping[str, str], package: Path | None) -> None:
@@ -200,9 +173,9 @@ def _dotenv(file: Path) -> dict[str, str]:
     return {name: value for name, value in dotenv_values(file).items() if value is not None}
 
 
-def _hook(is_armed: bool) -> str:
-    if is_armed:
-        return "armed in this interpreter"
+def _hook(is_installed: bool) -> str:
+    if is_installed:
+        return "installed in this interpreter"
     if sys.flags.no_site:
         return "Python was started with -S; use openwebui_billing_reconcile.asgi:app or attach()"
     if not any((Path(folder) / _PTH).exists() for folder in sys.path if folder):
@@ -236,7 +209,7 @@ def _version(distribution: str) -> str | None:
 def _plugins(blocked: frozenset[str], app_dir: Path) -> Plugins:
     """The plugins, loaded as at start; one that imports the host at once is said to be broken."""
     plugins = Plugins()
-    with _first_on_path(app_dir), _host_out_of_reach():
+    with _first_on_path(app_dir), _host_imports_blocked():
         plugins.load(blocked)
     return plugins
 
@@ -251,17 +224,17 @@ def _first_on_path(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _host_out_of_reach() -> Iterator[None]:
+def _host_imports_blocked() -> Iterator[None]:
     """Nothing that is imported meanwhile may import the host."""
-    gate = _Gate()
-    sys.meta_path.insert(0, gate)
+    blocker = _ImportBlocker()
+    sys.meta_path.insert(0, blocker)
     try:
         yield
     finally:
-        sys.meta_path.remove(gate)
+        sys.meta_path.remove(blocker)
 
 
-class _Gate:
+class _ImportBlocker:
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
         if name.partition(".")[0] == PACKAGE:
             raise ImportError("imports the host at once, so it cannot be checked without starting the host")

@@ -1,12 +1,9 @@
-"""Everything we read or write in the host's tables. All of it blocks: call it on a thread.
-
-Reads take the record before the ledger: the host writes them the other way round, so a credit that lands
-between the two is seen as "not marked yet" and never as "marked without an entry".
-"""
+"""All SQL: what we read and write in the host's tables. Everything here blocks, so call it on a thread."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,33 +11,38 @@ from sqlalchemy import (
     BindParameter,
     ColumnElement,
     CompoundSelect,
+    Row,
     Select,
     Table,
     and_,
     bindparam,
     func,
+    literal,
     not_,
     select,
     union,
     update,
 )
+from sqlalchemy.orm import Session
 
+from openwebui_billing_reconcile.money.rules import named_wallet
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
     PENDING,
     SUCCEEDED,
     TOPUP,
-    Books,
-    LedgerLine,
+    LedgerEntry,
+    LocalState,
     Money,
     PaymentRecord,
+    ProviderPayment,
     Wallet,
 )
 
 from .open_webui import OpenWebUIHost
 
-# The reference type under which the host enters a top-up.
-PAYMENT = "payment"
+_PAYMENT = "payment"
+"""The reference type under which the host enters a top-up."""
 
 _TABLES = 8  # a process has one host; its tests may have several
 
@@ -48,57 +50,56 @@ _TABLES = 8  # a process has one host; its tests may have several
 class Ledger:
     """The host's payments, wallets and ledger entries.
 
-    ``service`` is the host's ``BillingService``, which reads payments and owns the crediting path.
     Whatever the database or the host raises goes through unchanged.
     """
 
     def __init__(self, host: OpenWebUIHost) -> None:
         self._host = host
 
-    def read(self, service: Any, payment_id: str) -> Books:
-        """What the tables say about the payment now."""
-        record = _record(service.payments.get_payment_by_provider_id(payment_id))
-        entry = self._host.table("LedgerEntry")
-        names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
+    def read(self, payment_id: str) -> LocalState:
+        """Return what the tables say about the payment now."""
         with self._host.session() as session:
-            rows = session.execute(_crediting(entry), names).all()
-            if not rows:
-                rows = session.execute(_naming(entry), names).all()
-        topups = tuple(
-            LedgerLine(r.user_id, r.wallet_id, Money(r.amount_kopeks, r.currency))
-            for r in rows
-            if (r.reference_type, r.reference_id, r.type) == (PAYMENT, payment_id, TOPUP)
-        )
-        return Books(record, topups, others=len(rows) - len(topups))
+            return self._read(session, payment_id)
 
-    def wallet(self, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
-        """The wallet named, or where none is named the user's own in that currency."""
-        key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
+    def read_with_wallet(
+        self, payment_id: str, payment: ProviderPayment, user_id: str
+    ) -> tuple[LocalState, Wallet | None]:
+        """Return the same, and the wallet that ``payment`` would be credited to.
+
+        That is the wallet named, or where none is named the user's own in the payment's currency. Nobody
+        else's payment leads to a wallet.
+        """
         with self._host.session() as session:
-            row = session.execute(_wallet(self._host.table("Wallet"), *key), key).first()
-        return Wallet(*row) if row else None
+            local = self._read(session, payment_id)
+            owner = local.record.user_id if local.record else payment.topup.user_id
+            if payment.amount is None or owner != user_id:
+                return local, None
+            wallet_id = named_wallet(payment, local)
+            return local, self._wallet(session, wallet_id, user_id, payment.amount.currency)
 
     def create_wallet(self, user_id: str, currency: str) -> Wallet:
-        """The user's wallet in that currency, created where there is none."""
+        """Return the user's wallet in that currency, created where there is none."""
         # The host's own function loses the race against a second creator with an IntegrityError; by then
         # the wallet is there.
         error: Exception | None = None
         try:
-            self._host.wallet_service.get_or_create_wallet(user_id, currency)
+            self._host.wallet_service.get_or_create_wallet(user_id=user_id, currency=currency)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the wallet's being there decides
             error = failure
-        wallet = self.wallet(None, user_id, currency)
+        with self._host.session() as session:
+            wallet = self._wallet(session, None, user_id, currency)
         if wallet is None:
             raise error or LookupError("the host created no wallet")
         return wallet
 
     def credit(
-        self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: dict[str, Any]
+        self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
     ) -> None:
         """Have the host credit ``money`` to ``wallet`` for the payment, by its own path.
 
-        It returns nothing and swallows failures, so only the ledger tells whether it did. ``metadata`` is
-        the provider's; what we verified is laid over it, because the host believes it.
+        ``service`` is the host's ``BillingService``. The path returns nothing and swallows failures, so only
+        the ledger tells whether it credited. ``metadata`` is the provider's; what we verified is laid over
+        it, because the host believes it.
         """
         service._process_topup_webhook(
             event_type=f"payment.{SUCCEEDED}",
@@ -119,16 +120,16 @@ class Ledger:
             },
         )
 
-    def mark_succeeded(self, service: Any, payment_id: str, line: LedgerLine) -> None:
+    def mark_succeeded(self, service: Any, payment_id: str, entry: LedgerEntry) -> None:
         """Mark a payment whose credit is in the ledger as succeeded, by the host's own path.
 
         That path finds the entry and credits nothing more: the key lets one top-up stand per payment.
         """
-        wallet = Wallet(line.wallet_id, line.user_id, line.money.currency)
-        self.credit(service, payment_id, wallet, line.money, {})
+        wallet = Wallet(entry.wallet_id, entry.user_id, entry.money.currency)
+        self.credit(service, payment_id, wallet, entry.money, {})
 
     def cancel(self, payment_id: str) -> bool:
-        """Record that the provider canceled the payment; whether that changed anything.
+        """Record that the provider canceled the payment; return whether that changed anything.
 
         One statement: a payment that is no longer pending, or that has been credited, stays as it is.
         """
@@ -147,10 +148,26 @@ class Ledger:
             session.commit()
         return bool(getattr(result, "rowcount", 0))
 
+    def _read(self, session: Session, payment_id: str) -> LocalState:
+        payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
+        rows = session.execute(_record_and_topups(payment, entry), {"payment_id": payment_id}).all()
+        record = _record(rows[0])
+        topups = tuple(_topups(rows))
+        if topups:
+            return LocalState(record, topups)
+        names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
+        others = session.execute(_entries_naming(entry), names).all()
+        return LocalState(record, other_entries=len(others))
+
+    def _wallet(self, session: Session, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
+        key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
+        row = session.execute(_wallet_by(self._host.table("Wallet"), *key), key).first()
+        return Wallet(*row) if row else None
+
 
 def _is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnElement[bool]:
     return and_(
-        entry.c.reference_type == PAYMENT,
+        entry.c.reference_type == _PAYMENT,
         entry.c.reference_id == payment_id,
         entry.c.type == TOPUP,
     )
@@ -158,36 +175,41 @@ def _is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnEl
 
 # SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
 
-_ENTRY_COLUMNS = (
-    "id",
-    "user_id",
-    "wallet_id",
-    "amount_kopeks",
-    "currency",
-    "type",
-    "reference_type",
-    "reference_id",
-)
 _PAYMENT_ID: BindParameter[str] = bindparam("payment_id")
 _RECORD_ID: BindParameter[str] = bindparam("record_id")
 
 
 @lru_cache(maxsize=_TABLES)
-def _wallet(wallet: Table, *key: str) -> Select[Any]:
-    """The wallet with this key."""
-    wanted = (wallet.c[name] == bindparam(name) for name in key)
-    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
+def _record_and_topups(payment: Table, entry: Table) -> Select[Any]:
+    """The payment's record beside each entry that credits it; one row of nulls where there is neither.
+
+    One statement sees one moment: a credit that lands meanwhile is seen whole or not at all, and never as a
+    payment marked succeeded without an entry.
+    """
+    anything = select(literal(1)).subquery()
+    return select(
+        payment.c.id.label("record_id"),
+        payment.c.status,
+        payment.c.kind,
+        payment.c.user_id.label("record_user_id"),
+        payment.c.wallet_id.label("record_wallet_id"),
+        payment.c.amount_kopeks.label("record_kopeks"),
+        payment.c.currency.label("record_currency"),
+        entry.c.id.label("entry_id"),
+        entry.c.user_id,
+        entry.c.wallet_id,
+        entry.c.amount_kopeks,
+        entry.c.currency,
+    ).select_from(
+        anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
+            entry, _is_topup_of(entry, _PAYMENT_ID)
+        )
+    )
 
 
 @lru_cache(maxsize=_TABLES)
-def _crediting(entry: Table) -> Select[Any]:
-    """The entries that credit the payment; of all questions about it the one asked most."""
-    return _entries(entry).where(_is_topup_of(entry, _PAYMENT_ID))
-
-
-@lru_cache(maxsize=_TABLES)
-def _naming(entry: Table) -> CompoundSelect[Any]:
-    """The entries of any kind that name the payment.
+def _entries_naming(entry: Table) -> CompoundSelect[Any]:
+    """The entries of any type that name the payment.
 
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
     ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
@@ -197,7 +219,7 @@ def _naming(entry: Table) -> CompoundSelect[Any]:
         entry.c.reference_type > types.c.reference_type
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    named = _entries(entry)
+    named = select(entry.c.id)
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
             entry.c.reference_id == _PAYMENT_ID
@@ -207,18 +229,26 @@ def _naming(entry: Table) -> CompoundSelect[Any]:
     )
 
 
-def _entries(entry: Table) -> Select[Any]:
-    return select(*(entry.c[name] for name in _ENTRY_COLUMNS))
+@lru_cache(maxsize=_TABLES)
+def _wallet_by(wallet: Table, *key: str) -> Select[Any]:
+    wanted = (wallet.c[name] == bindparam(name) for name in key)
+    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
 
 
-def _record(row: Any) -> PaymentRecord | None:
-    if row is None:
+def _record(row: Row[Any]) -> PaymentRecord | None:
+    if row.record_id is None:
         return None
     return PaymentRecord(
-        id=row.id,
-        status=str(getattr(row.status, "value", row.status)),
-        kind=str(getattr(row.kind, "value", row.kind)),
-        user_id=row.user_id,
-        wallet_id=row.wallet_id or None,
-        money=Money(row.amount_kopeks, row.currency),
+        id=row.record_id,
+        status=row.status,
+        kind=row.kind,
+        user_id=row.record_user_id,
+        wallet_id=row.record_wallet_id or None,
+        money=Money(row.record_kopeks, row.record_currency),
     )
+
+
+def _topups(rows: Sequence[Row[Any]]) -> Iterator[LedgerEntry]:
+    for row in rows:
+        if row.entry_id is not None:
+            yield LedgerEntry(row.user_id, row.wallet_id, Money(row.amount_kopeks, row.currency))

@@ -1,61 +1,82 @@
-"""What a host's source text says, read without importing it.
+"""A host's source text as a ``HostView``, read without importing it.
 
-Importing a host runs its migrations and wipes its static folder, so nobody may import it just to look.
+Importing a host runs its migrations and empties its static folder, so nobody may import it just to look.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from functools import cache
 from importlib.machinery import PathFinder
 from pathlib import Path
+from typing import Final
 
-PACKAGE = "open_webui"
+from .requirements import TABLES, Signature
+
+PACKAGE: Final = "open_webui"
 
 
 def find_package(search_path: list[str]) -> Path | None:
-    """The folder of the host's package, where a server with this module search path would find it."""
+    """Return the folder of the host's package, where a server with this module search path would find it."""
     spec = PathFinder.find_spec(PACKAGE, search_path)
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    return Path(places[0]) if places else None
+    locations = list(spec.submodule_search_locations or ()) if spec else []
+    return Path(locations[0]) if locations else None
 
 
-class Source:
-    """The modules of one host as syntax trees, by their dotted names."""
+class SourceHost:
+    """Looks at the files of one host as syntax trees."""
 
     def __init__(self, package: Path) -> None:
         self.package = package
         self._tree = cache(self._parse)
 
     def has_module(self, module: str) -> bool:
-        """Whether the module is there and can be parsed."""
+        """See ``HostView``."""
         return self._tree(module) is not None
 
-    def names(self, module: str) -> dict[str, ast.AST]:
-        """The names at the module's top level and what binds each; imports bind theirs too."""
-        tree = self._tree(module)
-        return dict(_bindings(tree.body)) if tree else {}
+    def has_name(self, module: str, name: str) -> bool:
+        """See ``HostView``."""
+        return self._find(module, name) is not None
 
-    def members(self, module: str, name: str) -> dict[str, ast.AST]:
-        """What the body of a class binds; the class may be imported from another of the host's modules."""
-        definition = self.definition(module, name)
-        return dict(_bindings(definition.body)) if isinstance(definition, ast.ClassDef) else {}
+    def signature(self, module: str, name: str) -> Signature | None:
+        """See ``HostView``."""
+        function = self._find(module, name)
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            return None
+        arguments = function.args
+        by_position = [arg.arg for arg in (*arguments.posonlyargs, *arguments.args)]
+        optional = {*by_position[len(by_position) - len(arguments.defaults) :]}
+        by_keyword = dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
+        optional |= {arg.arg for arg, default in by_keyword.items() if default is not None}
+        if "." in name:
+            by_position = by_position[1:]  # the object itself
+        parameters = {*by_position, *(arg.arg for arg in by_keyword)}
+        return Signature(
+            parameters=parameters,
+            required=parameters - optional,
+            is_async=isinstance(function, ast.AsyncFunctionDef),
+            takes_any=arguments.kwarg is not None,
+        )
 
-    def definition(self, module: str, name: str) -> ast.AST | None:
-        """What binds ``name``, followed through imports inside the host."""
-        for _ in range(10):  # a chain of re-exports longer than that is a circle
-            node = self.names(module).get(name)
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
-                return node
-            origin = next((a.name for a in node.names if (a.asname or a.name) == name), name)
-            module, name = str(node.module), origin
-        return None
+    def columns(self, model: str) -> Set[str]:
+        """See ``HostView``."""
+        return set(self._members(TABLES, model))
+
+    def unique_keys(self, model: str) -> list[Set[str]]:
+        """See ``HostView``."""
+        calls = (
+            node
+            for member in self._members(TABLES, model).values()
+            for node in ast.walk(member)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UniqueConstraint"
+        )
+        return [{str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)} for call in calls]
 
     def posts(self, module: str) -> set[str]:
-        """The paths of the module's ``@router.post("…")``."""
+        """Return the paths of the module's ``@router.post("…")``."""
         tree = self._tree(module)
-        calls = (
+        decorators = (
             decorator
             for node in (ast.walk(tree) if tree else ())
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
@@ -63,13 +84,41 @@ class Source:
         )
         return {
             str(call.args[0].value)
-            for call in calls
+            for call in decorators
             if isinstance(call, ast.Call)
             and isinstance(call.func, ast.Attribute)
             and call.func.attr == "post"
             and call.args
             and isinstance(call.args[0], ast.Constant)
         }
+
+    def _find(self, module: str, name: str) -> ast.AST | None:
+        """What binds the dotted name, followed through imports inside the host."""
+        first, _, member = name.partition(".")
+        if member:
+            return self._members(module, first).get(member)
+        return self._names(module).get(first)
+
+    def _names(self, module: str) -> dict[str, ast.AST]:
+        tree = self._tree(module)
+        return dict(_bindings(tree.body)) if tree else {}
+
+    def _members(self, module: str, name: str) -> dict[str, ast.AST]:
+        """What the body of a class binds; for an instance ``name = Class()``, of its class."""
+        module, definition = self._definition(module, name)
+        if isinstance(definition, ast.Assign | ast.AnnAssign) and isinstance(definition.value, ast.Call):
+            module, definition = self._definition(module, getattr(definition.value.func, "id", ""))
+        return dict(_bindings(definition.body)) if isinstance(definition, ast.ClassDef) else {}
+
+    def _definition(self, module: str, name: str) -> tuple[str, ast.AST | None]:
+        """The module in which ``name`` is defined, and what binds it there."""
+        for _ in range(10):  # a longer chain of re-exports is a circle
+            node = self._names(module).get(name)
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith(PACKAGE):
+                return module, node
+            origin = next((a.name for a in node.names if (a.asname or a.name) == name), name)
+            module, name = str(node.module), origin
+        return module, None
 
     def _parse(self, module: str) -> ast.Module | None:
         inside = module.split(".")[1:]
@@ -80,24 +129,6 @@ class Source:
             except (OSError, SyntaxError, ValueError):
                 continue
         return None
-
-
-def unique_keys(table_class: dict[str, ast.AST]) -> list[set[str]]:
-    """The column sets of the ``UniqueConstraint("a", "b", …)`` among a class's members."""
-    calls = (
-        node
-        for member in table_class.values()
-        for node in ast.walk(member)
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UniqueConstraint"
-    )
-    return [{str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)} for call in calls]
-
-
-def arguments(function: ast.AST | None) -> set[str]:
-    """The names of a function's parameters."""
-    if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-        return set()
-    return {arg.arg for arg in (*function.args.args, *function.args.kwonlyargs)}
 
 
 def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:

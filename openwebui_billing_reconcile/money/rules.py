@@ -1,7 +1,7 @@
-"""When money moves: the whole rule, as pure functions over typed values.
+"""The rules of money, as pure functions over typed values.
 
-It fails closed. Whatever is missing, malformed or contradictory is a ``Hold``: nobody is credited, nothing is
-lost, and the reason says what a person has to look at.
+They fail closed: whatever is missing, malformed or contradictory is a ``Hold``. Nobody is credited, nothing
+is lost, and the reason says what a person has to look at.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from .values import (
     SUCCEEDED,
     TOPUP,
     UNDECIDED,
-    Books,
-    LedgerLine,
+    LedgerEntry,
+    LocalState,
     Money,
+    PaymentRecord,
     ProviderPayment,
     Wallet,
 )
 
 
 class HoldReason(StrEnum):
-    """Why a payment is not credited; the value is the code in the log line."""
+    """Why a payment is held, not credited. The value is the code in logs, events and answers."""
 
     NOT_A_TOPUP = "not_a_topup"
     CREDITED_ELSEWHERE = "credited_elsewhere"
@@ -42,13 +43,13 @@ class HoldReason(StrEnum):
     WALLET_CURRENCY = "wallet_currency"
 
     @property
-    def words(self) -> str:
-        """The reason for the user, in English."""
-        return _WORDS[self]
+    def message(self) -> str:
+        """The reason in words for the user, in English."""
+        return _MESSAGES[self]
 
 
 _CONTACT = "Nothing was credited; please contact support."
-_WORDS = {
+_MESSAGES = {
     HoldReason.NOT_A_TOPUP: "This payment is not a wallet top-up.",
     HoldReason.CREDITED_ELSEWHERE: (
         "This payment was already credited in a different way. Please contact support."
@@ -86,15 +87,15 @@ class Shop:
 
 
 @dataclass(frozen=True, slots=True)
-class Proved:
-    """The ledger holds this payment's credit, for the asker."""
+class AlreadyCredited:
+    """The ledger holds this payment's credit, for this user."""
 
-    line: LedgerLine
+    entry: LedgerEntry
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
-    """Not proved to be the asker's payment."""
+class NotOwned:
+    """The payment is not proved to be this user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,25 +119,25 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class StillPending:
     """Undecided at the provider."""
 
 
-OwnVerdict = Proved | Foreign | Hold
-Verdict = OwnVerdict | Credit | Cancel | Wait
+LocalDecision = AlreadyCredited | NotOwned | Hold
+Decision = LocalDecision | Credit | Cancel | StillPending
 
 
-def judge_books(books: Books, asker: str) -> OwnVerdict | None:
-    """What our own tables settle without asking anybody; ``None``: only the provider can tell.
+def decide_locally(local: LocalState, user_id: str) -> LocalDecision | None:
+    """Return what the host's own tables settle for ``user_id``; ``None``: only the provider can tell.
 
     The ledger decides, not the payment's status: a status can be overwritten, a ledger entry is the money.
     """
-    record = books.record
-    owner = _owner_in_books(books)
-    if owner is not None and owner != asker:
-        return Foreign()
-    if books.topups:
-        return _proof(books, asker)
+    record = local.record
+    owner = _local_owner(local)
+    if owner is not None and owner != user_id:
+        return NotOwned()
+    if local.topups:
+        return _check_entries(local, user_id)
     if record is None:
         return None
     if record.kind != TOPUP:
@@ -144,68 +145,68 @@ def judge_books(books: Books, asker: str) -> OwnVerdict | None:
     if record.status == SUCCEEDED:
         # The host's own path returns early for such a payment for ever, so no call of ours could credit it.
         return Hold(HoldReason.SUCCEEDED_WITHOUT_LEDGER)
-    if books.others:
+    if local.other_entries:
         return Hold(HoldReason.SETTLED_BY_HAND)
     return None
 
 
-def judge(payment: ProviderPayment, books: Books, wallet: Wallet | None, asker: str, shop: Shop) -> Verdict:
-    """What is to be done about ``payment`` for ``asker``.
+def decide(
+    payment: ProviderPayment, local: LocalState, wallet: Wallet | None, user_id: str, shop: Shop
+) -> Decision:
+    """Return what is to be done about ``payment`` for ``user_id``.
 
-    ``wallet`` is the one that ``named_wallet`` names, or else the asker's own in the payment's currency;
+    ``wallet`` is the one that ``named_wallet`` names, or else the user's own in the payment's currency;
     ``None`` where there is no such wallet.
     """
-    settled = judge_books(books, asker)
+    settled = decide_locally(local, user_id)
     if settled is not None:
         return settled
-    if books.record is None:
-        if payment.topup.user_id != asker:
-            return Foreign()
+    if local.record is None:
+        if payment.topup.user_id != user_id:
+            return NotOwned()
         if payment.topup.kind != TOPUP:
             return Hold(HoldReason.NOT_A_TOPUP)
-        if books.others:
+        if local.other_entries:
             return Hold(HoldReason.SETTLED_BY_HAND)
     if payment.account_id and shop.account_id and payment.account_id != shop.account_id:
         return Hold(HoldReason.OTHER_SHOP)
     if payment.status in UNDECIDED:
-        return Wait()
+        return StillPending()
     if payment.status == CANCELED:
         return Cancel()
-    return _judge_succeeded(payment, books, wallet, asker, shop)
+    return _decide_succeeded(payment, local, wallet, user_id, shop)
 
 
-def named_wallet(payment: ProviderPayment, books: Books) -> str | None:
-    """The wallet the payment is for. With a record of our own the provider's metadata has no say."""
-    return books.record.wallet_id if books.record else payment.topup.wallet_id
+def named_wallet(payment: ProviderPayment, local: LocalState) -> str | None:
+    """Return the id of the wallet the payment is for. The local record overrules the provider's metadata."""
+    return local.record.wallet_id if local.record else payment.topup.wallet_id
 
 
-def _owner_in_books(books: Books) -> str | None:
-    if books.record:
-        return books.record.user_id
-    return books.topups[0].user_id if books.topups else None
+def _local_owner(local: LocalState) -> str | None:
+    if local.record:
+        return local.record.user_id
+    return local.topups[0].user_id if local.topups else None
 
 
-def _proof(books: Books, asker: str) -> Proved | Hold:
-    """The entry proves the credit only when it is the one we would have written."""
-    record = books.record
-    for line in books.topups:
-        as_expected = line.user_id == asker and line.money.kopeks > 0
-        if record:
-            as_expected = (
-                as_expected and line.money == record.money and record.wallet_id in {None, line.wallet_id}
-            )
-        if not as_expected:
-            return Hold(HoldReason.CREDITED_ELSEWHERE)
-    return Proved(books.topups[0])
+def _check_entries(local: LocalState, user_id: str) -> AlreadyCredited | Hold:
+    """An entry proves the credit only when it is the one we would have written."""
+    if all(_is_as_expected(entry, local.record, user_id) for entry in local.topups):
+        return AlreadyCredited(local.topups[0])
+    return Hold(HoldReason.CREDITED_ELSEWHERE)
 
 
-def _judge_succeeded(
-    payment: ProviderPayment, books: Books, wallet: Wallet | None, asker: str, shop: Shop
+def _is_as_expected(entry: LedgerEntry, record: PaymentRecord | None, user_id: str) -> bool:
+    if entry.user_id != user_id or entry.money.kopeks <= 0:
+        return False
+    if record is None:
+        return True
+    return entry.money == record.money and record.wallet_id in {None, entry.wallet_id}
+
+
+def _decide_succeeded(
+    payment: ProviderPayment, local: LocalState, wallet: Wallet | None, user_id: str, shop: Shop
 ) -> Credit | Hold:
-    unread = payment.malformed
-    if books.record:  # it decides; what the metadata's own fields say does not matter
-        unread = frozenset(name for name in unread if not name.startswith("metadata."))
-    if unread:
+    if _unreadable(payment, local):
         return Hold(HoldReason.MALFORMED)
     if payment.paid is None or payment.amount is None:
         return Hold(HoldReason.INCOMPLETE)
@@ -215,17 +216,23 @@ def _judge_succeeded(
         return Hold(HoldReason.REFUNDED)
     if payment.test and not shop.accepts_test_payments:
         return Hold(HoldReason.TEST_PAYMENT)
-    mismatch = _amount_mismatch(payment, payment.amount, books)
+    mismatch = _amount_mismatch(payment, payment.amount, local)
     if mismatch:
         return Hold(mismatch)
-    return _judge_wallet(payment, payment.amount, books, wallet, asker, shop)
+    return _decide_wallet(payment, payment.amount, local, wallet, user_id, shop)
 
 
-def _amount_mismatch(payment: ProviderPayment, paid: Money, books: Books) -> HoldReason | None:
-    if books.record:
-        if paid.currency != books.record.money.currency:
+def _unreadable(payment: ProviderPayment, local: LocalState) -> frozenset[str]:
+    if local.record:  # it decides; what the metadata's own fields say does not matter
+        return frozenset(name for name in payment.malformed if not name.startswith("metadata."))
+    return payment.malformed
+
+
+def _amount_mismatch(payment: ProviderPayment, paid: Money, local: LocalState) -> HoldReason | None:
+    if local.record:
+        if paid.currency != local.record.money.currency:
             return HoldReason.CURRENCY_MISMATCH
-        ordered: int | None = books.record.money.kopeks
+        ordered: int | None = local.record.money.kopeks
     else:
         ordered = payment.topup.amount_kopeks
     if paid.kopeks == 0 or ordered not in {None, paid.kopeks}:
@@ -233,37 +240,20 @@ def _amount_mismatch(payment: ProviderPayment, paid: Money, books: Books) -> Hol
     return None
 
 
-def _judge_wallet(
+def _decide_wallet(
     payment: ProviderPayment,
     money: Money,
-    books: Books,
+    local: LocalState,
     wallet: Wallet | None,
-    asker: str,
+    user_id: str,
     shop: Shop,
 ) -> Credit | Hold:
     if wallet is None:
-        if named_wallet(payment, books) is None and money.currency == shop.default_currency:
+        if named_wallet(payment, local) is None and money.currency == shop.default_currency:
             return Credit(money, None)
         return Hold(HoldReason.WALLET_MISSING)
-    if wallet.user_id != asker:
+    if wallet.user_id != user_id:
         return Hold(HoldReason.WALLET_FOREIGN)
     if wallet.currency != money.currency:
         return Hold(HoldReason.WALLET_CURRENCY)
     return Credit(money, wallet)
-
-
-__all__ = [
-    "Cancel",
-    "Credit",
-    "Foreign",
-    "Hold",
-    "HoldReason",
-    "OwnVerdict",
-    "Proved",
-    "Shop",
-    "Verdict",
-    "Wait",
-    "judge",
-    "judge_books",
-    "named_wallet",
-]

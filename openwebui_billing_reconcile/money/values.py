@@ -1,4 +1,4 @@
-"""The values everything else talks about: payment id, money, the provider's payment, our records, the result.
+"""Values: payment id, money, the provider's payment, the host's records, the result.
 
 All of it is pure. Money is an integer of kopeks with its currency and never passes through a float.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from openwebui_billing_reconcile.errors import InvalidPaymentIdError, ProviderNonsenseError
+from openwebui_billing_reconcile.errors import InvalidPaymentIdError, InvalidProviderResponseError
 
 _T = TypeVar("_T")
 
@@ -57,8 +57,8 @@ class Money:
         return f"{self.kopeks // 100}.{self.kopeks % 100:02d}"
 
     @classmethod
-    def of_provider(cls, amount: object) -> Money | None:
-        """What ``{"value": "1000.00", "currency": "RUB"}`` says, or ``None`` when it is anything else."""
+    def parse(cls, amount: object) -> Money | None:
+        """Parse ``{"value": "1000.00", "currency": "RUB"}``; ``None`` for anything else."""
         if not isinstance(amount, Mapping):
             return None
         value, currency = amount.get("value"), amount.get("currency")
@@ -100,30 +100,30 @@ class ProviderPayment:
     malformed: frozenset[str]
 
     @classmethod
-    def of_answer(cls, answer: object, asked_for: str) -> ProviderPayment:
-        """Read the provider's answer about the payment ``asked_for``.
+    def parse(cls, answer: object, payment_id: str) -> ProviderPayment:
+        """Parse the provider's answer about the payment ``payment_id``.
 
-        Raises ``ProviderNonsenseError`` when it is no payment object, has no known status, or is about
+        Raises ``InvalidProviderResponseError`` when it is no payment object, has no known status, or is about
         another payment.
         """
         if not isinstance(answer, Mapping):
-            raise ProviderNonsenseError("Payment provider sent an unreadable answer")
-        if answer.get("id") != asked_for:
-            raise ProviderNonsenseError("Payment provider answered about another payment")
+            raise InvalidProviderResponseError("Payment provider sent an unreadable answer")
+        if answer.get("id") != payment_id:
+            raise InvalidProviderResponseError("Payment provider answered about another payment")
         status = answer.get("status")
         if not isinstance(status, str) or status not in _PROVIDER_STATUSES:
-            raise ProviderNonsenseError("Payment provider sent an unknown payment status")
+            raise InvalidProviderResponseError("Payment provider sent an unknown payment status")
         fields = _Fields()
         recipient = fields.read(answer, "recipient", _mapping) or {}
         metadata = fields.read(answer, "metadata", _mapping) or {}
         return cls(
-            id=asked_for,
+            id=payment_id,
             status=status,
             paid=fields.read(answer, "paid", _boolean),
-            amount=fields.read(answer, "amount", Money.of_provider),
+            amount=fields.read(answer, "amount", Money.parse),
             test=fields.read(answer, "test", _boolean) or False,
             account_id=fields.read(recipient, "account_id", _text, "recipient."),
-            refunded=fields.read(answer, "refunded_amount", Money.of_provider),
+            refunded=fields.read(answer, "refunded_amount", Money.parse),
             topup=TopupMetadata(
                 kind=fields.read(metadata, "kind", _text, "metadata."),
                 user_id=fields.read(metadata, "user_id", _text, "metadata."),
@@ -189,8 +189,8 @@ class PaymentRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerLine:
-    """A ledger entry that names the payment."""
+class LedgerEntry:
+    """A top-up entry of the host's ledger that names the payment: the money itself."""
 
     user_id: str
     wallet_id: str
@@ -207,34 +207,33 @@ class Wallet:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
+class LocalState:
     """All that the host's tables say about a payment at one moment.
 
-    ``topups`` are the entries that credit it; ``others`` is how many entries of any other kind name it,
-    counted only while there is no top-up.
+    ``topups`` are the entries that credit it. ``other_entries`` is how many entries of any other type name
+    it, counted only while there is no top-up.
     """
 
     record: PaymentRecord | None = None
-    topups: tuple[LedgerLine, ...] = ()
-    others: int = 0
+    topups: tuple[LedgerEntry, ...] = ()
+    other_entries: int = 0
+
+    @property
+    def status(self) -> str | None:
+        """The record's status; ``None`` where there is no record."""
+        return self.record.status if self.record else None
 
 
-class Reconciled(dict[str, Any]):
-    """The four keys of the answer; ``retry_after`` (seconds) is there while the payment is undecided."""
+@dataclass(frozen=True, slots=True)
+class ReconcileResult:
+    """The state of a top-up after a reconcile call.
 
-    def __init__(
-        self,
-        *,
-        payment_id: str,
-        provider_status: str | None,
-        payment_status: str | None,
-        credited: bool,
-        retry_after: int | None = None,
-    ) -> None:
-        super().__init__(
-            payment_id=payment_id,
-            provider_status=provider_status,
-            payment_status=payment_status,
-            credited=credited,
-        )
-        self.retry_after = retry_after
+    ``provider_status`` is the provider's, or ``succeeded`` where a proved credit made asking needless;
+    ``payment_status`` is the local record's, ``None`` where there is no record; ``credited`` is true only
+    when the ledger holds this payment's credit.
+    """
+
+    payment_id: str
+    provider_status: str
+    payment_status: str | None
+    credited: bool

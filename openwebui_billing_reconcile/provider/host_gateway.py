@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from openwebui_billing_reconcile.errors import (
-    GatewayBusyError,
     GatewayError,
     GatewayRejectedError,
-    PaymentUnknownError,
+    GatewayThrottledError,
+    PaymentNotFoundError,
 )
 
 PAUSE_SECONDS = 5.0
@@ -35,23 +35,23 @@ class HostGateway:
             answer: object = await self._client.get_payment(payment_id)
         except Exception as error:
             # The host's client raises one class for everything; it carries the status where there was one.
-            pause = pause_seconds(_json(getattr(error, "response_text", "")))
-            raise named_error(getattr(error, "status_code", None), pause) from error
+            pause = parse_retry_after(_json(getattr(error, "response_text", "")))
+            raise error_for_status(getattr(error, "status_code", None), pause) from error
         return answer
 
 
-def named_error(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:
+def error_for_status(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:
     """The error for an HTTP status of the provider; ``None``: there was no answer with a status."""
     if status == 404:
-        return PaymentUnknownError("the provider does not know this payment")
+        return PaymentNotFoundError("the provider does not know this payment")
     if status in {400, 401, 403}:
         return GatewayRejectedError(f"the provider answered {status}")
     if status == 429:
-        return GatewayBusyError("the provider asks for a pause", retry_after=pause)
+        return GatewayThrottledError("the provider asks for a pause", retry_after=pause)
     return GatewayError(f"the provider answered {status}" if status else "the provider did not answer")
 
 
-def pause_seconds(body: object) -> float:
+def parse_retry_after(body: object) -> float:
     """``retry_after`` of the provider's error body, which is in milliseconds."""
     milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):

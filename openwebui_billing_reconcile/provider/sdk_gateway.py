@@ -20,8 +20,8 @@ from yookassa.client import ApiClient
 from yookassa.domain.common import UserAgent
 from yookassa.domain.exceptions import ApiError
 
-from .client import QUESTIONS_IN_FLIGHT
-from .host_gateway import named_error, pause_seconds
+from .client import MAX_QUERIES_IN_FLIGHT
+from .host_gateway import error_for_status, parse_retry_after
 
 # Connecting, and each wait for bytes; the pacing's deadline bounds the whole.
 _SOCKET_SECONDS = (3.05, 8.0)
@@ -39,17 +39,17 @@ class SdkGateway:
     async def get_payment(self, payment_id: str) -> object:
         """See ``PaymentGateway``."""
         if self._threads is None:
-            self._threads = CapacityLimiter(QUESTIONS_IN_FLIGHT)
-        question = partial(self._client.request, "GET", f"/payments/{quote(payment_id, safe='')}")
+            self._threads = CapacityLimiter(MAX_QUERIES_IN_FLIGHT)
+        query = partial(self._client.request, "GET", f"/payments/{quote(payment_id, safe='')}")
         try:
             answer: object = await anyio.to_thread.run_sync(
-                question, limiter=self._threads, abandon_on_cancel=True
+                query, limiter=self._threads, abandon_on_cancel=True
             )
         except ApiError as error:
-            raise named_error(error.HTTP_CODE, pause_seconds(error.content)) from error
+            raise error_for_status(error.HTTP_CODE, parse_retry_after(error.content)) from error
         except Exception as error:
             # The SDK leaks others: no connection is an AttributeError, an HTML page a JSONDecodeError.
-            raise named_error(None) from error
+            raise error_for_status(None) from error
         return answer
 
 

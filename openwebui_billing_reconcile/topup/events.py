@@ -1,4 +1,4 @@
-"""What is said about new outcomes: one log line each, and the listeners of the ``topup_reconciled`` hook."""
+"""New outcomes: one log line each, and an event for every listener of the ``topup_outcome`` hook."""
 
 from __future__ import annotations
 
@@ -9,58 +9,58 @@ import time
 
 from cachetools import LRUCache
 
-from openwebui_billing_reconcile.hookspecs import Hooks, TopupRecord
+from openwebui_billing_reconcile.hookspecs import Hooks, TopupEvent
 from openwebui_billing_reconcile.money.rules import HoldReason
-from openwebui_billing_reconcile.money.values import LedgerLine
+from openwebui_billing_reconcile.money.values import LedgerEntry
 
 log = logging.getLogger(__name__)
 
-_HOLDS_REMEMBERED = 4096
-_BACKLOG = 1000
+_MAX_HOLDS = 4096
+_MAX_BACKLOG = 1000
 
 
-class News:
-    """Tells each credit, each cancellation, and each hold once per payment and reason in this process.
+class EventDispatcher:
+    """Reports each credit, each cancellation, and each hold once per payment and reason in this process.
 
-    Listeners run one after the other on a thread of their own, so a slow one delays no answer; more than
-    1,000 outcomes behind, they miss the newest, and a log line says so.
+    Listeners run one after the other on a thread of their own, so a slow one delays no answer. When they are
+    more than 1,000 events behind they miss the newest, and a log line says so.
     """
 
     def __init__(self, hook: Hooks) -> None:
         self._hook = hook
-        self._holds: LRUCache[tuple[str, HoldReason], bool] = LRUCache(_HOLDS_REMEMBERED)
-        self._backlog: queue.Queue[TopupRecord] = queue.Queue(_BACKLOG)
+        self._holds: LRUCache[tuple[str, HoldReason], bool] = LRUCache(_MAX_HOLDS)
+        self._backlog: queue.Queue[TopupEvent] = queue.Queue(_MAX_BACKLOG)
         self._lock = threading.Lock()
-        self._teller: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
-    def credited(self, payment_id: str, line: LedgerLine) -> None:
-        """This payment's credit is now in the ledger."""
+    def credited(self, payment_id: str, entry: LedgerEntry) -> None:
+        """Report that this payment's credit is now in the ledger."""
         log.info(
             "Top-up credited: payment=%s user=%s wallet=%s kopeks=%d currency=%s",
             payment_id,
-            line.user_id,
-            line.wallet_id,
-            line.money.kopeks,
-            line.money.currency,
+            entry.user_id,
+            entry.wallet_id,
+            entry.money.kopeks,
+            entry.money.currency,
         )
-        self._tell(
-            TopupRecord(
+        self._dispatch(
+            TopupEvent(
                 outcome="credited",
                 payment_id=payment_id,
-                user_id=line.user_id,
+                user_id=entry.user_id,
                 at=time.time(),
-                wallet_id=line.wallet_id,
-                amount_kopeks=line.money.kopeks,
-                currency=line.money.currency,
+                wallet_id=entry.wallet_id,
+                amount_kopeks=entry.money.kopeks,
+                currency=entry.money.currency,
             )
         )
 
     def canceled(self, payment_id: str, user_id: str) -> None:
-        """The provider canceled this payment and our record now says so."""
-        self._tell(TopupRecord("canceled", payment_id, user_id, at=time.time()))
+        """Report that the provider canceled this payment and the host's record now says so."""
+        self._dispatch(TopupEvent("canceled", payment_id, user_id, at=time.time()))
 
     def held(self, payment_id: str, user_id: str, reason: HoldReason) -> None:
-        """This payment is not credited, and a person has to look."""
+        """Report that this payment is not credited and a person has to look."""
         with self._lock:
             if (payment_id, reason) in self._holds:
                 return
@@ -71,25 +71,25 @@ class News:
             user_id,
             reason.value,
         )
-        self._tell(TopupRecord("held", payment_id, user_id, at=time.time(), reason=reason.value))
+        self._dispatch(TopupEvent("held", payment_id, user_id, at=time.time(), reason=reason.value))
 
-    def _tell(self, record: TopupRecord) -> None:
+    def _dispatch(self, event: TopupEvent) -> None:
         try:
-            self._backlog.put_nowait(record)
+            self._backlog.put_nowait(event)
         except queue.Full:
-            log.warning("Listeners are too slow and miss an outcome: payment=%s", record.payment_id)
+            log.warning("Listeners are too slow and miss an outcome: payment=%s", event.payment_id)
             return
         with self._lock:
-            if self._teller is None or not self._teller.is_alive():
-                self._teller = threading.Thread(
-                    target=self._tell_all, name="billing-reconcile-news", daemon=True
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._dispatch_all, name="billing-reconcile-events", daemon=True
                 )
-                self._teller.start()
+                self._thread.start()
 
-    def _tell_all(self) -> None:
+    def _dispatch_all(self) -> None:
         while True:
-            record = self._backlog.get()
+            event = self._backlog.get()
             try:
-                self._hook.topup_reconciled(record=record)
-            except Exception as error:  # noqa: BLE001 - a listener's fault is not the next one's
+                self._hook.topup_outcome(event=event)
+            except Exception as error:  # noqa: BLE001 - one listener's fault must not stop the next
                 log.warning("A listener failed: %s", type(error).__name__)

@@ -1,57 +1,100 @@
-"""The use case: read our books, ask the provider, decide, credit, prove."""
+"""The use case: read our side, ask the provider, settle.
+
+The event loop reads once, asks, and hands over to ``Settlement.settle`` on one thread.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Hashable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import Any, NoReturn, TypeVar, assert_never
+from typing import Any, Final, TypeVar
 
+from openwebui_billing_reconcile.concurrency import KeyedLock, PerLoop, SingleFlight, TaskSet, ThreadSlots
 from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
-    NotYourPaymentError,
-    PaymentHeldError,
-    ProviderNonsenseError,
+    PaymentNotOwnedError,
     ReconcileError,
-    TryLaterError,
+    TemporarilyUnavailableError,
 )
 from openwebui_billing_reconcile.hookspecs import PaymentGateway
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import (
-    Cancel,
-    Credit,
-    Foreign,
+    AlreadyCredited,
     Hold,
-    HoldReason,
-    Proved,
+    NotOwned,
     Shop,
-    Wait,
-    judge,
-    judge_books,
-    named_wallet,
+    decide_locally,
 )
 from openwebui_billing_reconcile.money.values import (
-    CANCELED,
-    PENDING,
     SUCCEEDED,
-    Books,
-    LedgerLine,
+    LedgerEntry,
+    LocalState,
     ProviderPayment,
-    Reconciled,
-    Wallet,
+    ReconcileResult,
     parse_payment_id,
 )
-from openwebui_billing_reconcile.provider.client import REPLY_SECONDS, Budget, Pacing, PacingPerLoop
+from openwebui_billing_reconcile.provider.client import ANSWER_TTL, ProviderClient
+from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
 from openwebui_billing_reconcile.settings import Settings
 
-from .events import News
+from .events import EventDispatcher
+from .settle import ReconcileCall, Settlement
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+REPLY_TIMEOUT: Final = 12.0
+"""The longest a caller waits for the whole reply, in seconds."""
+
+LOCK_TIMEOUT: Final = REPLY_TIMEOUT
+"""The longest a call waits for its user's lock and a thread, in seconds."""
+
+REPAIR_TIMEOUT: Final = 1.0
+"""The longest an answer waits for a status to be put right, in seconds."""
+
+# Four threads in all, a small part of the host's pool of 5 + 10 connections. Writing can wait for a wallet's
+# row that somebody else holds, and credits must be read meanwhile.
+_READ_THREADS: Final = 2
+_WRITE_THREADS: Final = 2
+
+
+class _LoopState:
+    """What the calls of one event loop share."""
+
+    def __init__(self, deadline: float) -> None:
+        self.provider = ProviderClient(deadline)
+        self.tasks = TaskSet()
+        self.single_flight = SingleFlight(self.tasks)
+        self.user_locks = KeyedLock()
+        self.read_slots = ThreadSlots(_READ_THREADS)
+        self.write_slots = ThreadSlots(_WRITE_THREADS)
+
+    @asynccontextmanager
+    async def write_slot(self, user_id: str) -> AsyncIterator[None]:
+        """Hold the user's lock and a thread's slot: one call at a time decides and writes for a user.
+
+        So a stuck wallet holds up its owner and one thread. Raises ``TemporarilyUnavailableError`` when lock
+        and slot cannot be had within ``LOCK_TIMEOUT``.
+        """
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(LOCK_TIMEOUT):
+                    await held.enter_async_context(self.user_locks(user_id))
+                    await held.enter_async_context(self.write_slots)
+            except TimeoutError:
+                raise _still_being_checked() from None
+            yield
+
+    async def write(self, user_id: str, work: Callable[[], T]) -> T:
+        """Run ``work`` on a thread, in the user's write slot."""
+        async with self.write_slot(user_id):
+            return await self.write_slots.run(work)
 
 
 class Reconciler:
@@ -60,244 +103,102 @@ class Reconciler:
     def __init__(self, host: OpenWebUIHost, settings: Settings) -> None:
         self._host = host
         self._settings = settings
-        self._ledger = Ledger(host)
-        self._budget = Budget(settings.rate_limit)
-        self._pacing = PacingPerLoop(settings.deadline_seconds)
-        self._news = News(host.hook)
+        self._rate_limiter = RateLimiter(settings.rate_limit)
+        self._settlement = Settlement(Ledger(host), EventDispatcher(host.hook))
+        self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds))
 
-    async def reconcile(self, service: Any, user_id: str, payment_id: object) -> Reconciled:
+    async def reconcile(self, service: Any, user_id: str, payment_id: object) -> ReconcileResult:
         """Bring the top-up ``payment_id`` of ``user_id`` to the state the provider reports.
 
         ``service`` is the host's ``BillingService``. Raises the errors of ``errors.ReconcileError``, and only
-        those, within ``pacing.REPLY_SECONDS`` seconds; work under way then goes on without its caller.
+        those, within ``REPLY_TIMEOUT`` seconds; work under way then goes on without its caller.
         """
-        pace = self._pacing.here()
-        case = _Case(
-            service=service,
-            user_id=user_id,
-            payment_id=parse_payment_id(payment_id),
-            host=self._host,
-            settings=self._settings,
-            ledger=self._ledger,
-            budget=self._budget,
-            pace=pace,
-            news=self._news,
-            gives_up_at=time.monotonic() + REPLY_SECONDS,
-        )
-        return await pace.reply(case.run())
-
-
-@dataclass(frozen=True, slots=True)
-class _Proof:
-    """The credit is in the ledger, and the payment's status may have to follow."""
-
-    books: Books
-    line: LedgerLine
-    provider_status: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One caller asking about one payment."""
-
-    service: Any
-    user_id: str
-    payment_id: str
-    host: OpenWebUIHost
-    settings: Settings
-    ledger: Ledger
-    budget: Budget
-    pace: Pacing
-    news: News
-    gives_up_at: float  # by the monotonic clock
-
-    async def run(self) -> Reconciled:
+        expires_at = time.monotonic() + REPLY_TIMEOUT
+        call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at)
+        loop = self._loops.get()
         try:
-            return await self._reconcile()
+            return await loop.tasks.wait(self._reconcile(call, loop), REPLY_TIMEOUT)
         except ReconcileError:
             raise
+        except TimeoutError:
+            raise _still_being_checked() from None
         except Exception as error:
             log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
-            raise TryLaterError("Payment could not be checked", reason="unexpected") from error
+            raise TemporarilyUnavailableError("Payment could not be checked", reason="unexpected") from error
 
-    async def _reconcile(self) -> Reconciled:
-        books, _ = await self._read()
-        verdict = judge_books(books, self.user_id)
-        if isinstance(verdict, Proved):
-            return await self._proved(_Proof(books, verdict.line, SUCCEEDED))
-        if isinstance(verdict, Foreign):
-            self._spend()
-            raise NotYourPaymentError
-        gateway = self.host.hook.payment_gateway(host=self.host)
+    def retry_after(self, payment_id: str) -> int:
+        """Return the seconds after which to poll again for an undecided payment."""
+        return self._loops.get().provider.retry_after(payment_id)
+
+    async def _reconcile(self, call: ReconcileCall, loop: _LoopState) -> ReconcileResult:
+        local = await self._read(call, loop)
+        decision = decide_locally(local, call.user_id)
+        if isinstance(decision, AlreadyCredited):
+            return await self._confirm(call, loop, local, decision.entry)
+        if isinstance(decision, NotOwned):
+            self._rate_limiter.hit(call.user_id)
+            raise PaymentNotOwnedError
+        gateway = self._host.hook.payment_gateway(host=self._host, payment_id=call.payment_id)
         if gateway is None:
             raise NotConfiguredError
-        if isinstance(verdict, Hold):
-            self._hold(verdict.reason)
-        self._check_time()  # it has waited for a thread: its caller may be gone
-        payment = await self._ask(gateway, books)
-        result = await self.pace.together(
-            self._same("settle", payment),
-            self.pace.turn(self.user_id),
-            partial(self._settle, payment, self._shop(gateway)),
-        )
-        return await self._proved(result) if isinstance(result, _Proof) else result
+        if isinstance(decision, Hold):
+            self._settlement.hold(call, decision.reason)
+        call.check_not_expired()  # it has waited for a thread, and may have lost its caller
+        payment = await self._fetch(call, loop, local, gateway)
+        return await self._settle(call, loop, payment, self._shop(gateway))
 
-    async def _ask(self, gateway: PaymentGateway, books: Books) -> ProviderPayment | None:
-        if books.record is None:
-            # Not proved to be the asker's: it costs one unit whether or not a question is sent for it, so
-            # that nobody learns from the price whether an id exists.
-            self._spend()
-            return await self.pace.ask(gateway, self.payment_id, self.user_id, afford=lambda: None)
-        return await self.pace.ask(gateway, self.payment_id, self.user_id, afford=self._spend)
+    async def _read(self, call: ReconcileCall, loop: _LoopState) -> LocalState:
+        read = partial(self._settlement.read, call)
+        key = "read", call.user_id, call.payment_id
+        return await loop.single_flight.run(key, loop.read_slots, partial(loop.read_slots.run, read))
 
-    async def _settle(self, payment: ProviderPayment | None, shop: Shop) -> Reconciled | _Proof:
-        """Act on the provider's answer; the ledger is read again first, for time has passed."""
-        books, wallet = await self._read(payment)
-        if payment is None:
-            return self._unknown_to_provider(books)
-        match judge(payment, books, wallet, self.user_id, shop):
-            case Proved(line):
-                return _Proof(books, line, payment.status)
-            case Foreign():
-                raise NotYourPaymentError
-            case Hold(reason):
-                self._hold(reason)
-            case Wait():
-                return self._answer(books, payment.status, retry_after=self.pace.retry_after(self.payment_id))
-            case Cancel():
-                return await self._cancel(books)
-            case Credit() as credit:
-                return await self._credit(credit, payment)
-            case never:
-                assert_never(never)
-
-    def _unknown_to_provider(self, books: Books) -> _Proof:
-        verdict = judge_books(books, self.user_id)
-        if isinstance(verdict, Proved):
-            return _Proof(books, verdict.line, SUCCEEDED)
-        if books.record is None or isinstance(verdict, Foreign):
-            raise NotYourPaymentError
-        raise ProviderNonsenseError("Payment provider does not know this payment")
-
-    async def _credit(self, credit: Credit, payment: ProviderPayment) -> _Proof:
-        try:
-            await self.pace.writing(partial(self._write, credit, payment))
-        except Exception as error:  # noqa: BLE001 - failure or silence: only the ledger tells
-            log.warning(
-                "Crediting did not go through: payment=%s error=%s",
-                self.payment_id,
-                type(error).__name__,
-            )
-        books, _ = await self._read()
-        match judge_books(books, self.user_id):
-            case Proved(line):
-                self.news.credited(self.payment_id, line)
-                return _Proof(books, line, payment.status)
-            case Hold(reason):
-                self._hold(reason)
-            case _:
-                raise TryLaterError("Payment could not be credited yet", reason="not_written")
-
-    def _write(self, credit: Credit, payment: ProviderPayment) -> None:
-        self._check_time()  # it has waited for its turn and a thread: the provider's answer may be old
-        wallet = credit.wallet or self.ledger.create_wallet(self.user_id, credit.money.currency)
-        self.ledger.credit(self.service, self.payment_id, wallet, credit.money, dict(payment.metadata))
-
-    async def _proved(self, proof: _Proof) -> Reconciled:
-        """The money is there; a status left behind is put right, if that works at once."""
-        books = proof.books
-        if books.record and books.record.status != SUCCEEDED and not self.pace.is_taken(self.user_id):
-            books = await self.pace.briefly(self._mark_succeeded(proof)) or books
-        return self._answer(books, proof.provider_status, credited=True)
-
-    async def _mark_succeeded(self, proof: _Proof) -> Books:
-        try:
-            async with self.pace.turn(self.user_id):
-                await self.pace.writing(
-                    partial(self.ledger.mark_succeeded, self.service, self.payment_id, proof.line)
-                )
-            books, _ = await self._read()
-        except Exception as error:  # noqa: BLE001 - the answer is the same whether this works or not
-            log.warning(
-                "A credited payment could not be marked succeeded: payment=%s error=%s",
-                self.payment_id,
-                type(error).__name__,
-            )
-            return proof.books
-        return books
-
-    async def _cancel(self, books: Books) -> Reconciled | _Proof:
-        if books.record and books.record.status == PENDING:
-            cancel = partial(self.ledger.cancel, self.payment_id)
-            changed = await self._database(self.pace.writing(cancel))
-            books, _ = await self._read()
-            verdict = judge_books(books, self.user_id)
-            if isinstance(verdict, Proved):
-                return _Proof(books, verdict.line, CANCELED)
-            if changed:
-                self.news.canceled(self.payment_id, self.user_id)
-        return self._answer(books, CANCELED)
-
-    def _hold(self, reason: HoldReason) -> NoReturn:
-        self.news.held(self.payment_id, self.user_id, reason)
-        raise PaymentHeldError(reason.words, reason=reason.value)
-
-    def _answer(
-        self,
-        books: Books,
-        provider_status: str,
-        *,
-        credited: bool = False,
-        retry_after: int | None = None,
-    ) -> Reconciled:
-        return Reconciled(
-            payment_id=self.payment_id,
-            provider_status=provider_status,
-            payment_status=books.record.status if books.record else None,
-            credited=credited,
-            retry_after=retry_after,
+    async def _fetch(
+        self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
+    ) -> ProviderPayment | None:
+        hit = partial(self._rate_limiter.hit, call.user_id)
+        is_owned = local.record is not None
+        if not is_owned:
+            # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
+            # whether an id exists.
+            hit()
+        # While an answer is still being settled, whoever comes late joins it.
+        max_age = REPLY_TIMEOUT if loop.user_locks.locked(call.user_id) else ANSWER_TTL
+        return await loop.provider.fetch(
+            gateway, call.payment_id, on_new_query=hit if is_owned else _free, max_age=max_age
         )
 
-    def _same(self, what: str, payment: ProviderPayment | None) -> Hashable:
-        """What this case has in common with others of the same user that can share this work."""
-        return what, id(self.service), self.user_id, self.payment_id, id(payment)
+    async def _settle(
+        self, call: ReconcileCall, loop: _LoopState, payment: ProviderPayment | None, shop: Shop
+    ) -> ReconcileResult:
+        settle = partial(self._settlement.settle, call, payment, shop)
+        key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
+        slot = loop.write_slot(call.user_id)
+        return await loop.single_flight.run(key, slot, partial(loop.write_slots.run, settle))
 
-    def _check_time(self) -> None:
-        """Raise ``TryLaterError`` when nobody waits for this any more: the next call asks anew."""
-        if time.monotonic() > self.gives_up_at:
-            raise TryLaterError("Payment is still being checked", reason="slow")
-
-    def _spend(self) -> None:
-        self.budget.spend(self.user_id)
+    async def _confirm(
+        self, call: ReconcileCall, loop: _LoopState, local: LocalState, entry: LedgerEntry
+    ) -> ReconcileResult:
+        """Answer from the ledger alone; a status left behind is put right, if that works at once."""
+        if local.status in {None, SUCCEEDED} or loop.user_locks.locked(call.user_id):
+            return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
+        confirm = partial(self._settlement.confirm, call, local, entry, SUCCEEDED)
+        try:
+            return await loop.tasks.wait(loop.write(call.user_id, confirm), REPAIR_TIMEOUT)
+        except TimeoutError:
+            return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
 
     def _shop(self, gateway: PaymentGateway) -> Shop:
-        accepts_test = self.settings.accept_test_payments
+        accepts_test = self._settings.accept_test_payments
         return Shop(
             account_id=gateway.account_id,
             accepts_test_payments=bool(gateway.is_test_shop) if accepts_test is None else accepts_test,
-            default_currency=self.host.default_currency,
+            default_currency=self._host.default_currency,
         )
 
-    async def _read(self, payment: ProviderPayment | None = None) -> tuple[Books, Wallet | None]:
-        """Our books now and, once the provider has spoken of money, the wallet it would go to."""
-        read = partial(self._read_books, payment)
-        return await self._database(self.pace.reading(read, self._same("read", payment)))
 
-    def _read_books(self, payment: ProviderPayment | None) -> tuple[Books, Wallet | None]:
-        books = self.ledger.read(self.service, self.payment_id)
-        owner = books.record.user_id if books.record else payment and payment.topup.user_id
-        if payment is None or payment.amount is None or owner != self.user_id:
-            return books, None  # no wallet of anybody else's is even read
-        wallet_id = named_wallet(payment, books)
-        return books, self.ledger.wallet(wallet_id, self.user_id, payment.amount.currency)
+def _free() -> None:
+    """Charge nothing."""
 
-    async def _database(self, work: Awaitable[T]) -> T:
-        try:
-            return await work
-        except Exception as error:
-            log.warning(
-                "The billing database did not answer: payment=%s error=%s",
-                self.payment_id,
-                type(error).__name__,
-            )
-            raise TryLaterError("Billing is temporarily unavailable", reason="database") from error
+
+def _still_being_checked() -> TemporarilyUnavailableError:
+    return TemporarilyUnavailableError("Payment is still being checked", reason="timeout")

@@ -12,29 +12,30 @@ from starlette.requests import ClientDisconnect
 
 from openwebui_billing_reconcile.errors import (
     InvalidPaymentIdError,
-    NotYourPaymentError,
+    InvalidProviderResponseError,
     PaymentHeldError,
-    ProviderNonsenseError,
+    PaymentNotOwnedError,
     ProviderRejectedError,
+    RateLimitedError,
     ReconcileError,
-    TooManyQuestionsError,
 )
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
-from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN, parse_payment_id
+from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN, UNDECIDED, parse_payment_id
+from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
 PATH = "/topup/reconcile"
 _MAX_BODY_BYTES = 4096
 
-# First match counts. The plain families stand last: a host may put a method of its own in place of ours.
+# The first match counts. The plain families come last: a host may replace our method by one of its own.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (InvalidPaymentIdError, 400),
-    (NotYourPaymentError, 403),
+    (PaymentNotOwnedError, 403),
     (PaymentHeldError, 409),
-    (TooManyQuestionsError, 429),
+    (RateLimitedError, 429),
     (ProviderRejectedError, 502),
-    (ProviderNonsenseError, 502),
+    (InvalidProviderResponseError, 502),
     (ReconcileError, 503),
     (ValueError, 400),
     (PermissionError, 403),
@@ -95,8 +96,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     403: _documented("The payment is not proved to be the user's."),
     404: _documented("The billing wallet is disabled."),
     409: _documented("It does not add up, or is not a top-up; nothing was credited."),
-    429: _documented("Too many questions from this user.", retry=True),
-    502: _documented("The provider rejected the question, or its answer makes no sense."),
+    429: _documented("This user has caused too many provider queries.", retry=True),
+    502: _documented("The provider rejected the query, or its response is not valid."),
     503: _documented("Not configured, or a later call can succeed.", retry=True),
 }
 # The body is read by hand, so that its errors are 400, and come after the host's own 401 and 404.
@@ -108,8 +109,8 @@ _OPENAPI_BODY = {
 }
 
 
-def make_router(host: OpenWebUIHost) -> APIRouter:
-    """The endpoint for ``host``'s billing router."""
+def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
+    """Return the endpoint for ``host``'s billing router."""
     router = APIRouter()
 
     @router.post(PATH, responses=_RESPONSES, openapi_extra=_OPENAPI_BODY)
@@ -129,7 +130,8 @@ def make_router(host: OpenWebUIHost) -> APIRouter:
             )
         except Exception as error:
             raise _http_error(error, host) from error
-        response.headers.update(_retry_after_header(result))
+        if not result["credited"] and result["provider_status"] in UNDECIDED:
+            response.headers["Retry-After"] = str(reconciler.retry_after(payment_id))
         return TopupReconcileResponse(**result)
 
     return router
@@ -161,9 +163,6 @@ def _http_error(error: Exception, host: OpenWebUIHost) -> HTTPException:
     detail = str(error)
     if isinstance(error, ProviderRejectedError):
         detail = host.provider_error_words(error) or detail
-    return HTTPException(status, detail, headers=_retry_after_header(error))
-
-
-def _retry_after_header(outcome: object) -> dict[str, str]:
-    seconds = getattr(outcome, "retry_after", None)
-    return {} if seconds is None else {"Retry-After": str(seconds)}
+    retry_after = getattr(error, "retry_after", None)
+    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
+    return HTTPException(status, detail, headers=headers)

@@ -29,7 +29,7 @@ SCRIPT = "static/reconcile-topup.js"
 """Our script, below this package."""
 
 _NAME = "billing_topup_reconcile_loader"
-_JOINT = b"\n;\n"  # the host's file may end within a line, and within a statement
+_SEPARATOR = b"\n;\n"  # the host's file may end within a line, and within a statement
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 
 # Request headers with which the host might send less than its whole file, as it is.
@@ -57,7 +57,7 @@ async def lifespan(app: Any) -> AsyncIterator[None]:
     try:
         script = await anyio.to_thread.run_sync(_read_script)
         routes = app.router.routes
-        route = _stand_in_front(routes, script)
+        route = _insert_route(routes, script)
     except Exception as error:  # noqa: BLE001 - the host always starts
         log.warning("The balance page's script is not served: %s: %s", type(error).__name__, error)
     else:
@@ -72,7 +72,7 @@ def _read_script() -> bytes:
     return files(__package__).joinpath(SCRIPT).read_bytes()
 
 
-def _stand_in_front(routes: list[BaseRoute], script: bytes) -> Route | None:
+def _insert_route(routes: list[BaseRoute], script: bytes) -> Route | None:
     """Our route; ``None`` where one stands there already: the router may be included twice."""
     scope = {"type": "http", "method": "GET", "path": PATH, "root_path": "", "headers": []}
     for place, route in enumerate(routes):
@@ -136,7 +136,7 @@ class _Loader:
         """Put our script behind the host's file, or in the place of none; not into anything else."""
         is_script = "javascript" in answer.headers.get("content-type", "")
         if answer.status == 200 and is_script and "content-encoding" not in answer.headers:
-            answer.body += _JOINT + self._script
+            answer.body += _SEPARATOR + self._script
         elif answer.status == 404 or (answer.status == 200 and not is_script):  # a page in place of the file
             answer.status, answer.body = 200, self._script
             answer.headers = MutableHeaders({"content-type": _JAVASCRIPT})

@@ -84,7 +84,7 @@ class Bed:
         self.times, self.work = Samples(), Samples()
 
     async def until_still(self) -> None:
-        """Wait until the host has nothing left to do."""
+        """StillPending until the host has nothing left to do."""
         await until_still(self._host.server.pid)
 
     async def memory_at_rest(self) -> float:

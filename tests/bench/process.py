@@ -27,7 +27,7 @@ def resident_megabytes(pid: int) -> float:
 
 
 async def until_still(pid: int) -> None:
-    """Wait until it has nothing left to do, background work included."""
+    """StillPending until it has nothing left to do, background work included."""
     before = busy_seconds(pid)
     for _ in range(_LONGEST_WAIT):
         await asyncio.sleep(_STILL_SECONDS)

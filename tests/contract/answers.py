@@ -85,13 +85,13 @@ def invalid(response: httpx.Response) -> None:
 
 
 def foreign(response: httpx.Response) -> None:
-    """Not the asker's: the same words whatever the reason."""
+    """Not the user_id's: the same words whatever the reason."""
     assert refused(response, 403) == FOREIGN
 
 
 def held(response: httpx.Response, reason: HoldReason) -> None:
     """It does not add up."""
-    assert refused(response, 409) == reason.words
+    assert refused(response, 409) == reason.message
 
 
 def nonsense(response: httpx.Response) -> None:

@@ -124,7 +124,7 @@ def test_foreign_payment_is_a_permission_error(story: Story, name: str) -> None:
     assert story.outcomes[name] == {
         "families": ["PermissionError"],
         "words": answers.FOREIGN,
-        "reason": "not_your_payment",
+        "reason": "not_owned",
         "retry_after": None,
     }
 
@@ -132,7 +132,7 @@ def test_foreign_payment_is_a_permission_error(story: Story, name: str) -> None:
 def test_hold_is_a_runtime_error_with_its_reason(story: Story) -> None:
     assert story.outcomes["unpaid"] == {
         "families": ["RuntimeError"],
-        "words": HoldReason.NOT_PAID.words,
+        "words": HoldReason.NOT_PAID.message,
         "reason": "not_paid",
         "retry_after": None,
     }

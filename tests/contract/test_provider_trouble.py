@@ -108,11 +108,11 @@ def test_slow_answer_is_waited_for(host: Host, user: User) -> None:
 
 def test_questions_in_flight_at_a_worker_are_ten_at_most(sqlite_host: Host) -> None:
     askers = [sqlite_host.new_user() for _ in range(3)]
-    payments = [(asker, paid(asker)) for asker in askers for _ in range(5)]
+    payments = [(user_id, paid(user_id)) for user_id in askers for _ in range(5)]
     for _, payment_id in payments:
         sqlite_host.simulator.fault(payment_id=payment_id, delay_seconds=0.5)
     sqlite_host.simulator.forget_requests()
-    responses = at_once([partial(asker.reconcile, payment_id) for asker, payment_id in payments])
+    responses = at_once([partial(user_id.reconcile, payment_id) for user_id, payment_id in payments])
     assert sqlite_host.simulator.in_flight().peak <= 10
     for response in responses:
         assert answers.reconciled(response)["credited"] is True

@@ -9,7 +9,7 @@ import asyncio
 import time
 from typing import Any
 
-from openwebui_billing_reconcile import GatewayBusyError, GatewayRejectedError, hookimpl
+from openwebui_billing_reconcile import GatewayRejectedError, GatewayThrottledError, hookimpl
 
 
 class RogueGateway:
@@ -31,7 +31,7 @@ class RogueGateway:
             refusal.__cause__ = type("LibraryError", (Exception,), {"status_code": 400})()
             raise refusal
         if what == "never":
-            raise GatewayBusyError("wait", retry_after=float("nan"))
+            raise GatewayThrottledError("wait", retry_after=float("nan"))
         if what == "group":
             raise ExceptionGroup("several", [ValueError("one"), ValueError("two")])
         if what == "stubborn":
@@ -62,7 +62,7 @@ def payment_gateway(host: Any) -> RogueGateway:
 
 
 @hookimpl
-def topup_reconciled(record: Any) -> None:
+def topup_outcome(record: Any) -> None:
     """Never comes back."""
     if record.outcome == "credited":
         time.sleep(3600)

@@ -24,7 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.money.values import Books
+from openwebui_billing_reconcile.money.values import LocalState
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 from openwebui_billing_reconcile.topup import reconcile
 
@@ -42,7 +42,7 @@ class _Call:
     reads: int = 0
     in_host_path: bool = False
     path_taken: bool = False
-    books: Books | None = None
+    books: LocalState | None = None
 
 
 _call: ContextVar[_Call | None] = ContextVar("call", default=None)

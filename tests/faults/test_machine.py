@@ -177,9 +177,9 @@ class Money(RuleBasedStateMachine):
 
     # --- What is promised ----------------------------------------------------------------------------
 
-    @rule(payment=payments, asker=st.integers(0, 1))
-    def somebody_reconciles(self, payment: Payment, asker: int) -> None:
-        self.reconcile(payment, self.people[asker])
+    @rule(payment=payments, user_id=st.integers(0, 1))
+    def somebody_reconciles(self, payment: Payment, user_id: int) -> None:
+        self.reconcile(payment, self.people[user_id])
 
     @rule(payment=payments)
     def the_owner_reconciles(self, payment: Payment) -> None:
@@ -201,11 +201,11 @@ class Money(RuleBasedStateMachine):
         if not webhooks:
             self.check_new_credit(payment, before, began)
 
-    def reconcile(self, payment: Payment, asker: User) -> httpx.Response:
+    def reconcile(self, payment: Payment, user_id: User) -> httpx.Response:
         """One call, and what it may have done."""
         before, began = self.ledger[payment.id], time.time()
         was = self.host.books.record(payment.id)
-        response = self.call(payment, asker)
+        response = self.call(payment, user_id)
         self.look_into_the_ledger()
         self.check_new_credit(payment, before, began)
         record = self.host.books.record(payment.id)
@@ -218,17 +218,17 @@ class Money(RuleBasedStateMachine):
             assert record == was
         return response
 
-    def call(self, payment: Payment, asker: User) -> httpx.Response:
+    def call(self, payment: Payment, user_id: User) -> httpx.Response:
         """One call, and what the answer must be like."""
-        response = asker.reconcile(payment.id)
+        response = user_id.reconcile(payment.id)
         status = response.status_code
         assert status in {200, 403, 409, 502, 503}, response.text
-        if asker != payment.owner:
+        if user_id != payment.owner:
             assert status in {403, 502, 503}, response.text
             assert (status == 403) == (response.json()["detail"] == FOREIGN)
         elif status == 200 and response.json()["credited"]:
             (credit,) = topups(self.host.books, payment.id)
-            assert credit[0] == asker.id
+            assert credit[0] == user_id.id
         return response
 
     def check_new_credit(self, payment: Payment, before: list[Credit], began: float) -> None:

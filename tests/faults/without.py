@@ -14,10 +14,10 @@ from uuid import uuid4
 from fastapi import HTTPException
 from sqlalchemy import select, update
 
-from openwebui_billing_reconcile.errors import TryLaterError
+from openwebui_billing_reconcile.errors import TemporarilyUnavailableError
 from openwebui_billing_reconcile.host.ledger import Ledger, _record
-from openwebui_billing_reconcile.money.rules import judge, judge_books
-from openwebui_billing_reconcile.money.values import Books, ProviderPayment
+from openwebui_billing_reconcile.money.rules import decide, decide_locally
+from openwebui_billing_reconcile.money.values import LocalState, ProviderPayment
 from openwebui_billing_reconcile.provider import client as pacing
 from openwebui_billing_reconcile.provider.client import Pacing, _Talk
 from openwebui_billing_reconcile.topup import reconcile
@@ -76,7 +76,7 @@ def _second_look() -> Swap:
     """What our books said before the question counts after it."""
     read = Ledger.read
 
-    def remembered(ledger: Ledger, service: Any, payment_id: str) -> Books:
+    def remembered(ledger: Ledger, service: Any, payment_id: str) -> LocalState:
         call = steps._call.get()
         if call is None or call.path_taken:
             return read(ledger, service, payment_id)
@@ -91,14 +91,14 @@ def _record_before_ledger() -> Swap:
     """The ledger is read first and the record after it."""
     read = Ledger.read
 
-    def reversed_read(ledger: Ledger, service: Any, payment_id: str) -> Books:
+    def reversed_read(ledger: Ledger, service: Any, payment_id: str) -> LocalState:
         nobody = SimpleNamespace(
             payments=SimpleNamespace(get_payment_by_provider_id=lambda _payment_id: None)
         )
         books = read(ledger, nobody, payment_id)
         steps.reached("row read")
         record = _record(service.payments.get_payment_by_provider_id(payment_id))
-        return Books(record, books.topups, books.others)
+        return LocalState(record, books.topups, books.others)
 
     return Ledger, "read", reversed_read
 
@@ -141,24 +141,24 @@ def _repair() -> Swap:
 
 def _owner() -> Swap:
     """Whoever asks is the owner."""
-    return reconcile, "judge_books", lambda books, _asker: _judge_for_owner(books)
+    return reconcile, "decide_locally", lambda books, _asker: _judge_for_owner(books)
 
 
-def _judge_for_owner(books: Books) -> Any:
+def _judge_for_owner(books: LocalState) -> Any:
     owner = books.record.user_id if books.record else ""
-    return judge_books(books, owner)
+    return decide_locally(books, owner)
 
 
 def _provider_word() -> Swap:
     """Whatever the provider says about a payment of ours, it was paid."""
 
-    def judging(payment: ProviderPayment, books: Books, *others: Any) -> Any:
+    def judging(payment: ProviderPayment, books: LocalState, *others: Any) -> Any:
         said: dict[str, Any] = {"status": "succeeded", "paid": True, "refunded": None, "account_id": None}
         if books.record:
             said |= {"amount": books.record.money, "malformed": frozenset()}
-        return judge(replace(payment, **said), books, *others)
+        return decide(replace(payment, **said), books, *others)
 
-    return reconcile, "judge", judging
+    return reconcile, "decide", judging
 
 
 def _answer_id() -> Swap:
@@ -270,7 +270,7 @@ def _discretion() -> Swap:
         log = logging.getLogger(pacing.__name__)
         response = getattr(error.__cause__, "response_text", "")
         log.debug("The provider said %s", response, exc_info=error)
-        return TryLaterError("out of reach")
+        return TemporarilyUnavailableError("out of reach")
 
     return Pacing, "_explained", explained
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PATCH = ROOT / "frontend-patch"
 SHIPPED = Path(frontend.__file__).parent / frontend.SCRIPT
 # Where these take the text from a name, it has been said elsewhere.
-PASSED_ON = {"endpoint.detail", "errors.message", "reconcile.reason.words"}
+PASSED_ON = {"endpoint.detail", "errors.message", "reconcile.reason.message"}
 
 needs_npm = pytest.mark.skipif(
     shutil.which("npm") is None and not os.environ.get("CI"), reason="needs Node.js with npm"
@@ -81,7 +81,7 @@ def test_the_lock_file_names_no_registry() -> None:
 
 def test_every_detail_has_a_translation() -> None:
     table = json.loads((PATCH / "details.ru.json").read_text())
-    details = {*said_by_the_modules(), *(reason.words for reason in HoldReason)}
+    details = {*said_by_the_modules(), *(reason.message for reason in HoldReason)}
     assert sorted(table) == sorted(details)
     assert list(table) == sorted(table)
     assert all("CYRILLIC" in "".join(map(unicodedata.name, text)) for text in table.values())

@@ -64,7 +64,7 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
 def test_a_host_with_the_method_already_is_left_alone(host: Variant) -> None:
     own = f"{SERVICE}\n    async def reconcile_topup_payment(self, user_id, payment_id): ...\n"
     host.edit("utils/billing.py", SERVICE, own)
-    assert host.status()["state"] == "stepped_aside"
+    assert host.status()["state"] == "superseded"
     started = host.start()
     assert started.method
     assert PATH not in started.paths
@@ -106,7 +106,7 @@ def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace(old, new))
     foretold = host.status()
-    assert foretold["state"] == "inert"
+    assert foretold["state"] == "incompatible"
     assert missing in foretold["missing"]
     started = host.start()
     assert not started.attached
@@ -116,7 +116,7 @@ def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(
 
 def test_a_crediting_path_with_other_arguments_is_missed(host: Variant) -> None:
     host.edit("utils/billing.py", "webhook_data", "data")
-    assert host.status()["state"] == "inert"
+    assert host.status()["state"] == "incompatible"
     started = host.start()
     assert not started.attached
     assert "_process_topup_webhook(webhook_data)" in started.log
@@ -124,7 +124,7 @@ def test_a_crediting_path_with_other_arguments_is_missed(host: Variant) -> None:
 
 def test_a_crediting_path_that_would_have_to_be_awaited_is_missed(host: Variant) -> None:
     host.edit("utils/billing.py", "def _process_topup_webhook", "async def _process_topup_webhook")
-    assert host.status()["state"] == "inert"
+    assert host.status()["state"] == "incompatible"
     started = host.start()
     assert not started.attached
     assert "_process_topup_webhook as a plain function" in started.log
@@ -133,7 +133,7 @@ def test_a_crediting_path_that_would_have_to_be_awaited_is_missed(host: Variant)
 def test_a_table_without_a_needed_column_is_missed(host: Variant) -> None:
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace("reference_type", "reference_kind"))
-    assert host.status()["state"] == "inert"
+    assert host.status()["state"] == "incompatible"
     started = host.start()
     assert not started.attached
     assert "open_webui.models.billing.LedgerEntry.reference_type" in started.log
@@ -145,7 +145,7 @@ def test_a_ledger_that_could_credit_twice_is_left_alone(host: Variant) -> None:
         '"reference_type", "reference_id", "type"',
         '"reference_type", "reference_id", "type", "wallet_id"',
     )
-    assert host.status()["state"] == "inert"
+    assert host.status()["state"] == "incompatible"
     started = host.start()
     assert not started.attached
     (line,) = started.lines()
@@ -219,10 +219,10 @@ def test_the_loader_keeps_its_type_and_the_hook_is_armed_once(host: Variant) -> 
     code = (
         "import json, sys\n"
         "from openwebui_billing_reconcile import _autoload\n"
-        "_autoload.arm()\n"
+        "_autoload.install()\n"
         "import open_webui.routers.billing as billing\n"
         "print(json.dumps([type(billing.__loader__).__name__,"
-        " sum(type(f).__name__ == '_Finder' for f in sys.meta_path), _autoload.is_armed()]))\n"
+        " sum(type(f).__name__ == '_Finder' for f in sys.meta_path), _autoload.is_installed()]))\n"
     )
     assert host.json(code) == ["SourceFileLoader", 1, True]
 
@@ -231,7 +231,7 @@ def test_the_asgi_module_attaches_without_the_start_up_hook(host: Variant) -> No
     code = (
         "import json, sys, site\n"
         "from openwebui_billing_reconcile import _autoload\n"
-        "assert not _autoload.is_armed()\n"
+        "assert not _autoload.is_installed()\n"
         "from openwebui_billing_reconcile.asgi import app\n"
         f"print(json.dumps('{PATH}' in app.openapi()['paths']))\n"
     )

@@ -48,7 +48,7 @@ def test_each_link_to_a_file_leads_somewhere(document: str) -> None:
 
 def test_each_conclusion_of_status_stands_in_the_troubleshooting() -> None:
     section = README.split("## Troubleshooting")[1].split("\n## ")[0]
-    code = (PACKAGE / "attachment" / "status.py").read_text().split("def _conclusion")[1].split("\ndef ")[0]
+    code = (PACKAGE / "attachment" / "status.py").read_text().split("def _predict")[1].split("\ndef ")[0]
     conclusions = re.findall(r'return [^,\n]+, f"([^"{]*)', code)
     said = [" ".join(words.split()[:3]).replace("`", "") for words in conclusions if words.strip()]
     assert len(said) >= 5

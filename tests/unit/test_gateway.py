@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from openwebui_billing_reconcile.errors import (
-    GatewayBusyError,
     GatewayError,
     GatewayRejectedError,
-    PaymentUnknownError,
+    GatewayThrottledError,
+    PaymentNotFoundError,
 )
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 
@@ -45,11 +45,11 @@ async def test_the_answer_goes_through_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("error", "named"),
     [
-        (HostClientError(404), PaymentUnknownError),
+        (HostClientError(404), PaymentNotFoundError),
         (HostClientError(400), GatewayRejectedError),
         (HostClientError(401), GatewayRejectedError),
         (HostClientError(403), GatewayRejectedError),
-        (HostClientError(429), GatewayBusyError),
+        (HostClientError(429), GatewayThrottledError),
         (HostClientError(500), GatewayError),
         (HostClientError(None), GatewayError),
         (RuntimeError("x"), GatewayError),
@@ -82,7 +82,7 @@ async def test_every_error_has_a_name_and_keeps_the_providers_text_to_itself(
     ],
 )
 async def test_the_pause_is_what_the_provider_asks_for_in_milliseconds(body: str, seconds: float) -> None:
-    with pytest.raises(GatewayBusyError) as raised:
+    with pytest.raises(GatewayThrottledError) as raised:
         await HostGateway(Client(HostClientError(429, body)), "", "").get_payment("x")
     assert raised.value.retry_after == seconds
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openwebui_billing_reconcile import hookspecs
-from openwebui_billing_reconcile.hookspecs import PROJECT, Host, TopupRecord
+from openwebui_billing_reconcile.hookspecs import PROJECT, Host, TopupEvent
 from tests.packaging.environments import Environment, build_wheel
 from tests.support.harness.host import Program, running_host
 from tests.support.variants import HOST, Variant
@@ -61,7 +61,7 @@ def test_the_document_says_of_each_hook_what_its_docstring_says(name: str) -> No
 
 def test_every_attribute_of_the_host_and_field_of_the_record_is_documented() -> None:
     host = {name for name in vars(Host) if not name.startswith("_")}
-    record = set(TopupRecord.__dataclass_fields__)
+    record = set(TopupEvent.__dataclass_fields__)
     documented = {
         name
         for row in re.findall(r"^\| (`[^|]*) \|", TEXT, re.MULTILINE)
@@ -79,7 +79,7 @@ def test_every_hook_has_a_test_that_runs_its_example() -> None:
         "billing_router": test_the_route_example,
         "billing_service_methods": test_the_method_example,
         "payment_gateway": test_the_gateway_and_listener_examples,
-        "topup_reconciled": test_the_gateway_and_listener_examples,
+        "topup_outcome": test_the_gateway_and_listener_examples,
     }
     assert set(run_here) == set(HOOKS)
 

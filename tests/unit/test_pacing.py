@@ -12,14 +12,14 @@ import limits
 import pytest
 
 from openwebui_billing_reconcile.errors import (
-    GatewayBusyError,
     GatewayError,
     GatewayRejectedError,
-    PaymentUnknownError,
-    ProviderNonsenseError,
+    GatewayThrottledError,
+    InvalidProviderResponseError,
+    PaymentNotFoundError,
     ProviderRejectedError,
-    TooManyQuestionsError,
-    TryLaterError,
+    RateLimitedError,
+    TemporarilyUnavailableError,
 )
 from openwebui_billing_reconcile.provider import client as pacing
 from openwebui_billing_reconcile.provider.client import Budget, Pacing, PacingPerLoop
@@ -141,9 +141,9 @@ async def test_only_a_question_that_is_sent_is_paid_for(pace: Pacing, provider: 
 
 async def test_who_cannot_afford_a_question_has_none_sent(pace: Pacing, provider: Provider) -> None:
     def broke() -> None:
-        raise TooManyQuestionsError(7)
+        raise RateLimitedError(7)
 
-    with pytest.raises(TooManyQuestionsError):
+    with pytest.raises(RateLimitedError):
         await pace.ask(provider, ID, "me", broke)
     assert not provider.asked
 
@@ -154,7 +154,10 @@ async def test_a_failure_is_shared_but_not_remembered(pace: Pacing, provider: Pr
     callers = [asyncio.create_task(pace.ask(provider, ID, "me", free)) for _ in range(2)]
     await until(lambda: bool(provider.asked))
     provider.open.set()
-    assert all(isinstance(e, TryLaterError) for e in await asyncio.gather(*callers, return_exceptions=True))
+    assert all(
+        isinstance(e, TemporarilyUnavailableError)
+        for e in await asyncio.gather(*callers, return_exceptions=True)
+    )
     provider.failure = None
     assert await pace.ask(provider, ID, "me", free)
     assert len(provider.asked) == 2
@@ -163,14 +166,14 @@ async def test_a_failure_is_shared_but_not_remembered(pace: Pacing, provider: Pr
 @pytest.mark.parametrize(
     ("failure", "becomes", "retry_after"),
     [
-        (GatewayError("x"), TryLaterError, 5),
-        (OSError("x"), TryLaterError, 5),
-        (TimeoutError(), TryLaterError, 5),
+        (GatewayError("x"), TemporarilyUnavailableError, 5),
+        (OSError("x"), TemporarilyUnavailableError, 5),
+        (TimeoutError(), TemporarilyUnavailableError, 5),
         (GatewayRejectedError("x"), ProviderRejectedError, None),
-        (GatewayBusyError("x", retry_after=2.2), TryLaterError, 3),
-        (GatewayBusyError("x", retry_after=-5), TryLaterError, 1),
-        (GatewayBusyError("x", retry_after=float("inf")), TryLaterError, 60),
-        (GatewayBusyError("x", retry_after=float("nan")), TryLaterError, 1),
+        (GatewayThrottledError("x", retry_after=2.2), TemporarilyUnavailableError, 3),
+        (GatewayThrottledError("x", retry_after=-5), TemporarilyUnavailableError, 1),
+        (GatewayThrottledError("x", retry_after=float("inf")), TemporarilyUnavailableError, 60),
+        (GatewayThrottledError("x", retry_after=float("nan")), TemporarilyUnavailableError, 1),
     ],
 )
 async def test_failures_become_ours(
@@ -187,7 +190,7 @@ async def test_failures_become_ours(
 
 
 async def test_an_unknown_payment_is_an_answer(pace: Pacing, provider: Provider) -> None:
-    provider.failure = PaymentUnknownError("x")
+    provider.failure = PaymentNotFoundError("x")
     assert await pace.ask(provider, ID, "me", free) is None
     assert await pace.ask(provider, ID, "me", free) is None
     assert len(provider.asked) == 1
@@ -195,13 +198,13 @@ async def test_an_unknown_payment_is_an_answer(pace: Pacing, provider: Provider)
 
 async def test_nonsense_is_said_to_be_nonsense(pace: Pacing, provider: Provider) -> None:
     provider.status = "refunded"
-    with pytest.raises(ProviderNonsenseError):
+    with pytest.raises(InvalidProviderResponseError):
         await pace.ask(provider, ID, "me", free)
 
 
 async def test_a_question_has_its_deadline() -> None:
     provider = Provider()  # never answers
-    with pytest.raises(TryLaterError):
+    with pytest.raises(TemporarilyUnavailableError):
         await Pacing(deadline_seconds=0.02).ask(provider, ID, "me", free)
     assert provider.in_flight == 0
 
@@ -220,13 +223,13 @@ async def test_at_most_ten_questions_are_in_flight(pace: Pacing, provider: Provi
 async def test_a_429_pauses_all_questions_for_as_long_as_the_provider_asks(
     pace: Pacing, provider: Provider, clock: Clock
 ) -> None:
-    provider.failure = GatewayBusyError("x", retry_after=4)
-    with pytest.raises(TryLaterError):
+    provider.failure = GatewayThrottledError("x", retry_after=4)
+    with pytest.raises(TemporarilyUnavailableError):
         await pace.ask(provider, ID, "me", free)
     provider.failure = None
     clock.now += 1.5
     spent: list[str] = []
-    with pytest.raises(TryLaterError) as raised:
+    with pytest.raises(TemporarilyUnavailableError) as raised:
         await pace.ask(provider, "another", "me", lambda: spent.append("one"))
     assert not spent
     assert raised.value.retry_after == 3
@@ -237,7 +240,7 @@ async def test_a_429_pauses_all_questions_for_as_long_as_the_provider_asks(
 
 async def test_questions_that_waited_for_a_slot_heed_a_pause_too(pace: Pacing, provider: Provider) -> None:
     provider.open.clear()
-    provider.failure = GatewayBusyError("x", retry_after=4)
+    provider.failure = GatewayThrottledError("x", retry_after=4)
     callers = [asyncio.create_task(pace.ask(provider, f"pay-{n}", "me", free)) for n in range(15)]
     await until(lambda: provider.in_flight == 10)
     provider.open.set()
@@ -379,7 +382,7 @@ async def test_nothing_is_kept_of_what_was_never_let_in(
     work = Work()
     work.may_end.set()
     async with pace.turn("me"):
-        with pytest.raises(TryLaterError):
+        with pytest.raises(TemporarilyUnavailableError):
             await pace.together("books", pace.turn("me"), work)
     assert await pace.together("books", pace.turn("me"), work) == 1
     assert not pace._not_begun
@@ -394,11 +397,11 @@ async def test_a_reply_that_takes_too_long_is_given_up_and_the_work_goes_on(
     async def work() -> None:
         await release.wait()
         done.set()
-        raise TryLaterError("nobody hears this")
+        raise TemporarilyUnavailableError("nobody hears this")
 
-    with pytest.raises(TryLaterError) as raised:
+    with pytest.raises(TemporarilyUnavailableError) as raised:
         await pace.reply(work())
-    assert raised.value.reason == "slow"
+    assert raised.value.reason == "timeout"
     release.set()
     await asyncio.wait_for(done.wait(), 10)
 
@@ -440,7 +443,7 @@ async def test_one_at_a_time_decides_for_a_user(pace: Pacing) -> None:
 async def test_a_turn_that_does_not_come_is_given_up(pace: Pacing, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pacing, "REPLY_SECONDS", 0.02)
     async with pace.turn("me"):
-        with pytest.raises(TryLaterError):
+        with pytest.raises(TemporarilyUnavailableError):
             await pace.turn("me").__aenter__()
 
 
@@ -465,13 +468,13 @@ async def test_a_question_that_is_cancelled_is_a_failure_like_others(
     pace: Pacing, provider: Provider
 ) -> None:
     provider.failure = asyncio.CancelledError()
-    with pytest.raises(TryLaterError):
+    with pytest.raises(TemporarilyUnavailableError):
         await pace.ask(provider, ID, "me", free)
 
 
 async def test_nothing_is_kept_of_a_failed_question(pace: Pacing, provider: Provider) -> None:
     provider.failure = GatewayError("x")
-    with pytest.raises(TryLaterError):
+    with pytest.raises(TemporarilyUnavailableError):
         await pace.ask(provider, ID, "me", free)
     assert pace._talk(ID).question is None
 
@@ -491,7 +494,7 @@ def test_a_budget_runs_out_for_one_user_alone_and_says_until_when() -> None:
     budget = Budget(limits.parse("2/minute"))
     budget.spend("me")
     budget.spend("me")
-    with pytest.raises(TooManyQuestionsError) as raised:
+    with pytest.raises(RateLimitedError) as raised:
         budget.spend("me")
     assert raised.value.retry_after is not None
     assert 1 <= raised.value.retry_after <= 60

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openwebui_billing_reconcile.errors import InvalidPaymentIdError, ProviderNonsenseError
+from openwebui_billing_reconcile.errors import InvalidPaymentIdError, InvalidProviderResponseError
 from openwebui_billing_reconcile.money.values import Money, ProviderPayment, parse_payment_id
 
 ID = "2c85b0fe-000f-5000-9000-1b1f2d3c4e5f"
@@ -197,5 +197,5 @@ def test_metadata_kopeks_may_be_text_or_a_number(kopeks: object) -> None:
     ],
 )
 def test_an_answer_that_is_not_about_this_payment_is_nonsense(nonsense: object) -> None:
-    with pytest.raises(ProviderNonsenseError):
+    with pytest.raises(InvalidProviderResponseError):
         ProviderPayment.of_answer(nonsense, ID)

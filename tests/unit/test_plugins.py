@@ -152,14 +152,14 @@ import threading
 HEARD, DONE = [], threading.Event()
 
 @hookimpl
-def topup_reconciled(record):
+def topup_outcome(record):
     HEARD.append([record.outcome, record.payment_id, record.user_id, record.amount_kopeks, record.currency,
                   record.reason, threading.current_thread() is threading.main_thread()])
     DONE.set()
 """
 )
 BROKEN = IMPORTS + "@hookimpl\ndef payment_gateway(host): raise OSError('x')\n"
-DEAF = IMPORTS + "@hookimpl\ndef topup_reconciled(record): raise OSError('x')\n"
+DEAF = IMPORTS + "@hookimpl\ndef topup_outcome(record): raise OSError('x')\n"
 
 
 def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it(host: Variant) -> None:
@@ -177,4 +177,4 @@ def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it(host:
     assert '"credited": true' in answer
     assert heard == '[["credited", "pay-1", "u1", 100000, "RUB", null, false]]'
     assert "Plugin 'broken' failed in payment_gateway: OSError" in log + out
-    assert "Plugin 'deaf' failed in topup_reconciled: OSError" in log + out
+    assert "Plugin 'deaf' failed in topup_outcome: OSError" in log + out

@@ -13,10 +13,10 @@ import pytest
 from yookassa import Configuration
 
 from openwebui_billing_reconcile.errors import (
-    GatewayBusyError,
     GatewayError,
     GatewayRejectedError,
-    PaymentUnknownError,
+    GatewayThrottledError,
+    PaymentNotFoundError,
 )
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from tests.support.harness.host import Program, running_host
@@ -51,8 +51,8 @@ async def test_the_answer_is_the_raw_one(provider: Simulator, gateway: SdkGatewa
         ({"status": 400, "body": {"type": "error"}}, GatewayRejectedError),
         ({"status": 401, "body": {"type": "error"}}, GatewayRejectedError),
         ({"status": 403, "body": {"type": "error"}}, GatewayRejectedError),
-        ({"status": 404, "body": {"type": "error"}}, PaymentUnknownError),
-        ({"status": 429, "body": {"type": "error", "retry_after": 1800}}, GatewayBusyError),
+        ({"status": 404, "body": {"type": "error"}}, PaymentNotFoundError),
+        ({"status": 429, "body": {"type": "error", "retry_after": 1800}}, GatewayThrottledError),
         ({"status": 500, "body": {"type": "error"}}, GatewayError),
         ({"status": 502, "body": "<html>"}, GatewayError),
         ({"raw": "<html>", "content_type": "text/html"}, GatewayError),
@@ -69,7 +69,7 @@ async def test_every_failure_has_a_name(
     with pytest.raises(GatewayError) as raised:
         await gateway.get_payment(payment["id"])
     assert type(raised.value) is named
-    if isinstance(raised.value, GatewayBusyError):
+    if isinstance(raised.value, GatewayThrottledError):
         assert raised.value.retry_after == 1.8
 
 

@@ -81,12 +81,12 @@ def test_a_host_with_the_endpoint_already_is_seen(host: Variant) -> None:
     billing = host.folder / "open_webui/routers/billing.py"
     billing.write_text(billing.read_text() + '\n\n@router.post("/topup/reconcile")\ndef own() -> None: ...\n')
     status = host.status()
-    assert status["state"] == "stepped_aside"
+    assert status["state"] == "superseded"
     assert "uninstall" in status["why"]
 
 
 def test_plugins_are_told_apart(host: Variant) -> None:
-    sound = "from openwebui_billing_reconcile import hookimpl\n@hookimpl\ndef topup_reconciled(record): ...\n"
+    sound = "from openwebui_billing_reconcile import hookimpl\n@hookimpl\ndef topup_outcome(record): ...\n"
     host.install("sound", sound)
     host.install("unwanted", sound)
     host.install("broken", "raise OSError('no disk')")

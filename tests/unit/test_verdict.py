@@ -10,21 +10,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from openwebui_billing_reconcile.money.rules import (
+    AlreadyCredited,
     Cancel,
     Credit,
-    Foreign,
+    Decision,
     Hold,
     HoldReason,
-    Proved,
+    NotOwned,
     Shop,
-    Verdict,
-    Wait,
-    judge,
-    judge_books,
+    StillPending,
+    decide,
+    decide_locally,
 )
 from openwebui_billing_reconcile.money.values import (
-    Books,
-    LedgerLine,
+    LedgerEntry,
+    LocalState,
     Money,
     PaymentRecord,
     ProviderPayment,
@@ -36,7 +36,7 @@ RUB = Money(100000, "RUB")
 SHOP = Shop(account_id="100500", accepts_test_payments=False, default_currency="RUB")
 MINE = Wallet("w1", "me", "RUB")
 RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
-LINE = LedgerLine("me", "w1", RUB)
+LINE = LedgerEntry("me", "w1", RUB)
 PAID = ProviderPayment(
     id="x",
     status="succeeded",
@@ -49,26 +49,26 @@ PAID = ProviderPayment(
     metadata={},
     malformed=frozenset(),
 )
-WITH_RECORD = Books(record=RECORD)
-WITHOUT_RECORD = Books()
+WITH_RECORD = LocalState(record=RECORD)
+WITHOUT_RECORD = LocalState()
 
 
 def verdict(
     payment: ProviderPayment = PAID,
-    books: Books = WITH_RECORD,
+    books: LocalState = WITH_RECORD,
     wallet: Wallet | None = MINE,
-    asker: str = "me",
+    user_id: str = "me",
     shop: Shop = SHOP,
-) -> Verdict:
-    return judge(payment, books, wallet, asker, shop)
+) -> Decision:
+    return decide(payment, books, wallet, user_id, shop)
 
 
 def paid(**changes: Any) -> ProviderPayment:
     return replace(PAID, **changes)
 
 
-def record(**changes: Any) -> Books:
-    return Books(record=replace(RECORD, **changes))
+def record(**changes: Any) -> LocalState:
+    return LocalState(record=replace(RECORD, **changes))
 
 
 def topup(**changes: Any) -> ProviderPayment:
@@ -79,7 +79,7 @@ BOTH = pytest.mark.parametrize("books", [WITH_RECORD, WITHOUT_RECORD], ids=["rec
 
 
 @BOTH
-def test_a_paid_top_up_is_credited(books: Books) -> None:
+def test_a_paid_top_up_is_credited(books: LocalState) -> None:
     assert verdict(books=books) == Credit(RUB, MINE)
 
 
@@ -103,7 +103,9 @@ def test_a_paid_top_up_is_credited(books: Books) -> None:
         ],
     ],
 )
-def test_what_does_not_add_up_is_held(books: Books, payment: ProviderPayment, reason: HoldReason) -> None:
+def test_what_does_not_add_up_is_held(
+    books: LocalState, payment: ProviderPayment, reason: HoldReason
+) -> None:
     assert verdict(payment, books) == Hold(reason)
 
 
@@ -132,7 +134,7 @@ def test_without_a_record_metadata_need_not_repeat_the_amount() -> None:
 @pytest.mark.parametrize("named", [None, "somebody"])
 def test_without_a_record_only_the_named_owner_learns_anything(status: str, named: str | None) -> None:
     payment = replace(topup(user_id=named), status=status)
-    assert verdict(payment, WITHOUT_RECORD) == Foreign()
+    assert verdict(payment, WITHOUT_RECORD) == NotOwned()
 
 
 @pytest.mark.parametrize(
@@ -175,7 +177,9 @@ def test_a_record_wrongly_given_up_is_credited_all_the_same(status: str) -> None
         (Wallet("w1", "me", "USD"), HoldReason.WALLET_CURRENCY),
     ],
 )
-def test_the_wallet_named_must_be_the_askers(books: Books, wallet: Wallet | None, reason: HoldReason) -> None:
+def test_the_wallet_named_must_be_the_askers(
+    books: LocalState, wallet: Wallet | None, reason: HoldReason
+) -> None:
     assert verdict(books=books, wallet=wallet) == Hold(reason)
 
 
@@ -185,7 +189,7 @@ def test_the_wallet_named_must_be_the_askers(books: Books, wallet: Wallet | None
     ids=["record", "no record"],
 )
 def test_without_a_named_wallet_one_is_created_only_in_the_default_currency(
-    payment: ProviderPayment, books: Books
+    payment: ProviderPayment, books: LocalState
 ) -> None:
     assert verdict(payment, books, wallet=MINE) == Credit(RUB, MINE)
     assert verdict(payment, books, wallet=None) == Credit(RUB, None)
@@ -208,64 +212,64 @@ def test_a_refund_of_nothing_is_no_refund() -> None:
 
 @BOTH
 @pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
-def test_an_undecided_payment_waits(books: Books, status: str) -> None:
-    assert verdict(paid(status=status, paid=None, amount=None), books) == Wait()
+def test_an_undecided_payment_waits(books: LocalState, status: str) -> None:
+    assert verdict(paid(status=status, paid=None, amount=None), books) == StillPending()
 
 
 @BOTH
-def test_a_canceled_payment_is_canceled(books: Books) -> None:
+def test_a_canceled_payment_is_canceled(books: LocalState) -> None:
     assert verdict(paid(status="canceled", paid=False), books) == Cancel()
 
 
 @BOTH
 @pytest.mark.parametrize("status", ["canceled", "pending"])
-def test_nothing_is_believed_of_another_shops_payment(books: Books, status: str) -> None:
+def test_nothing_is_believed_of_another_shops_payment(books: LocalState, status: str) -> None:
     assert verdict(paid(status=status, account_id="999"), books) == Hold(HoldReason.OTHER_SHOP)
 
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_a_payment_settled_by_hand_is_not_credited_again(others: int) -> None:
-    for books in (Books(RECORD, others=others), Books(others=others)):
+    for books in (LocalState(RECORD, others=others), LocalState(others=others)):
         assert verdict(books=books) == Hold(HoldReason.SETTLED_BY_HAND)
 
 
 @pytest.mark.parametrize("status", ["pending", "canceled", "failed", "succeeded"])
 def test_the_ledger_entry_is_the_proof_whatever_the_status_says(status: str) -> None:
-    books = Books(replace(RECORD, status=status), (LINE,))
-    assert judge_books(books, "me") == Proved(LINE)
-    assert verdict(paid(status="canceled"), books) == Proved(LINE)
+    books = LocalState(replace(RECORD, status=status), (LINE,))
+    assert decide_locally(books, "me") == AlreadyCredited(LINE)
+    assert verdict(paid(status="canceled"), books) == AlreadyCredited(LINE)
 
 
 def test_without_a_record_the_entry_says_whose_payment_it_is() -> None:
-    assert judge_books(Books(topups=(LINE,)), "me") == Proved(LINE)
-    assert judge_books(Books(topups=(LINE,)), "somebody") == Foreign()
+    assert decide_locally(LocalState(topups=(LINE,)), "me") == AlreadyCredited(LINE)
+    assert decide_locally(LocalState(topups=(LINE,)), "somebody") == NotOwned()
 
 
 def test_a_record_without_a_wallet_is_proved_by_an_entry_in_any_of_the_owners() -> None:
-    assert judge_books(Books(replace(RECORD, wallet_id=None), (LINE,)), "me") == Proved(LINE)
+    assert decide_locally(LocalState(replace(RECORD, wallet_id=None), (LINE,)), "me") == AlreadyCredited(LINE)
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        LedgerLine("somebody", "w1", RUB),
-        LedgerLine("me", "w2", RUB),
-        LedgerLine("me", "w1", Money(99999, "RUB")),
-        LedgerLine("me", "w1", Money(100000, "USD")),
+        LedgerEntry("somebody", "w1", RUB),
+        LedgerEntry("me", "w2", RUB),
+        LedgerEntry("me", "w1", Money(99999, "RUB")),
+        LedgerEntry("me", "w1", Money(100000, "USD")),
     ],
 )
-def test_an_entry_that_differs_from_the_record_is_held(line: LedgerLine) -> None:
-    assert judge_books(Books(RECORD, (line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
-    assert judge_books(Books(RECORD, (LINE, line)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+def test_an_entry_that_differs_from_the_record_is_held(line: LedgerEntry) -> None:
+    assert decide_locally(LocalState(RECORD, (line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+    assert decide_locally(LocalState(RECORD, (LINE, line)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
 
 
 def test_an_entry_of_nothing_proves_nothing() -> None:
-    line = LedgerLine("me", "w1", Money(0, "RUB"))
-    assert judge_books(Books(topups=(line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+    line = LedgerEntry("me", "w1", Money(0, "RUB"))
+    assert decide_locally(LocalState(topups=(line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
 
 
 def test_every_reason_has_words_of_its_own() -> None:
-    assert len({reason.words for reason in HoldReason}) == len(HoldReason)
+    assert len({reason.message for reason in HoldReason}) == len(HoldReason)
 
 
 USERS = st.sampled_from(["me", "somebody"])
@@ -299,9 +303,12 @@ RECORDS = st.builds(
     wallet_id=st.none() | WALLET_IDS,
     money=MONEY,
 )
-LINES = st.builds(LedgerLine, USERS, WALLET_IDS, MONEY)
+LINES = st.builds(LedgerEntry, USERS, WALLET_IDS, MONEY)
 BOOKS = st.builds(
-    Books, record=st.none() | RECORDS, topups=st.lists(LINES, max_size=1).map(tuple), others=st.integers(0, 1)
+    LocalState,
+    record=st.none() | RECORDS,
+    topups=st.lists(LINES, max_size=1).map(tuple),
+    others=st.integers(0, 1),
 )
 WALLETS = st.none() | st.builds(Wallet, WALLET_IDS, USERS, st.sampled_from(["RUB", "USD"]))
 SHOPS = st.builds(
@@ -311,9 +318,9 @@ SHOPS = st.builds(
 
 @given(PAYMENTS, BOOKS, WALLETS, SHOPS)
 def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
-    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
-    result = judge(payment, books, wallet, "me", shop)
+    result = decide(payment, books, wallet, "me", shop)
     if not isinstance(result, Credit):
         return
     assert payment.status == "succeeded"
@@ -336,21 +343,21 @@ def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
 
 @given(PAYMENTS, BOOKS, WALLETS, SHOPS)
 def test_who_is_not_the_owner_learns_nothing_but_that(
-    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
     owner = books.record.user_id if books.record else None
     if owner is None and books.topups:
         owner = books.topups[0].user_id
     assume((owner or payment.topup.user_id) != "me")
-    assert judge(payment, books, wallet, "me", shop) == Foreign()
+    assert decide(payment, books, wallet, "me", shop) == NotOwned()
 
 
 @given(PAYMENTS, BOOKS, WALLETS, SHOPS)
 def test_credited_is_said_only_of_an_entry_of_the_askers(
-    payment: ProviderPayment, books: Books, wallet: Wallet | None, shop: Shop
+    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
-    result = judge(payment, books, wallet, "me", shop)
-    if isinstance(result, Proved):
+    result = decide(payment, books, wallet, "me", shop)
+    if isinstance(result, AlreadyCredited):
         assert result.line in books.topups
         assert result.line.user_id == "me"
         assert books.record is None or books.record.money == result.line.money

@@ -1,0 +1,80 @@
+"""The running host as a ``HostView``: its modules, imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Set
+from types import ModuleType
+from typing import Any
+
+from sqlalchemy import Index, Table, UniqueConstraint
+
+from .requirements import TABLES, Signature
+
+_ANY = inspect.Parameter.VAR_KEYWORD
+_BY_NAME = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
+
+
+class LoadedHost:
+    """Looks at the host of this process. Asking for a module imports it."""
+
+    def has_module(self, module: str) -> bool:
+        """See ``HostView``."""
+        return _module(module) is not None
+
+    def has_name(self, module: str, name: str) -> bool:
+        """See ``HostView``."""
+        owner: object = _module(module)
+        for part in name.split("."):
+            if not hasattr(owner, part):
+                return False
+            owner = getattr(owner, part)
+        return True
+
+    def signature(self, module: str, name: str) -> Signature | None:
+        """See ``HostView``."""
+        owner: Any = _module(module)
+        *path, last = name.split(".")
+        for part in path:
+            owner = getattr(owner, part)
+        function = getattr(owner, last)
+        try:
+            parameters = [*inspect.signature(function).parameters.values()]
+        except (TypeError, ValueError):
+            return None
+        if inspect.isclass(owner):
+            parameters = parameters[1:]  # the service itself
+        by_name = {p.name: p for p in parameters if p.kind in _BY_NAME}
+        return Signature(
+            parameters=by_name.keys(),
+            required={name for name, p in by_name.items() if p.default is p.empty},
+            is_async=inspect.iscoroutinefunction(function),
+            takes_any=any(p.kind is _ANY for p in parameters),
+        )
+
+    def columns(self, model: str) -> Set[str]:
+        """See ``HostView``."""
+        table = _table(model)
+        return set() if table is None else set(table.columns.keys())
+
+    def unique_keys(self, model: str) -> list[Set[str]]:
+        """See ``HostView``."""
+        table = _table(model)
+        keys = () if table is None else (*table.constraints, *table.indexes)
+        return [
+            {column.name for column in key.columns}
+            for key in keys
+            if isinstance(key, UniqueConstraint) or (isinstance(key, Index) and key.unique)
+        ]
+
+
+def _module(name: str) -> ModuleType | None:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _table(model: str) -> Table | None:
+    return getattr(getattr(_module(TABLES), model, None), "__table__", None)

@@ -1,0 +1,136 @@
+"""What the plugin requires of a host: one list, checked by one piece of code.
+
+It is checked through a ``HostView``: ``loaded.LoadedHost`` looks at imported modules, ``source.SourceHost`` at
+the text of files, without importing them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+BILLING_ROUTER: Final = "open_webui.routers.billing"
+"""The module whose import means that the host has billing."""
+
+BILLING: Final = "open_webui.utils.billing"
+AUTH: Final = "open_webui.utils.auth"
+WALLET: Final = "open_webui.utils.wallet"
+TABLES: Final = "open_webui.models.billing"
+DB: Final = "open_webui.internal.db"
+ENV: Final = "open_webui.env"
+
+SERVICE: Final = "BillingService"
+CREDITING_PATH: Final = "BillingService._process_topup_webhook"
+
+REQUIRED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    BILLING_ROUTER: ("router", "billing_service", "ENABLE_BILLING_WALLET"),
+    BILLING: (SERVICE, CREDITING_PATH),
+    AUTH: ("get_verified_user", "get_admin_user"),
+    WALLET: ("wallet_service", "wallet_service.get_or_create_wallet"),
+    TABLES: ("LedgerEntry", "Payment", "Wallet"),
+    DB: ("get_db",),
+    ENV: ("BILLING_DEFAULT_CURRENCY",),
+}
+"""Names by module."""
+
+REQUIRED_CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    BILLING: {CREDITING_PATH: ("event_type", "payment_id", "webhook_data")},
+    WALLET: {"wallet_service.get_or_create_wallet": ("user_id", "currency")},
+    DB: {"get_db": ()},
+}
+"""Plain functions, and the keyword arguments with which they are called: each known, and no other needed."""
+
+REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
+    "LedgerEntry": (
+        "id",
+        "user_id",
+        "wallet_id",
+        "currency",
+        "type",
+        "amount_kopeks",
+        "reference_id",
+        "reference_type",
+        "idempotency_key",
+    ),
+    "Payment": (
+        "id",
+        "provider_payment_id",
+        "status",
+        "kind",
+        "user_id",
+        "wallet_id",
+        "amount_kopeks",
+        "currency",
+        "updated_at",
+    ),
+    "Wallet": ("id", "user_id", "currency"),
+}
+"""Columns by model."""
+
+LEDGER_KEY: Final = frozenset({"reference_type", "reference_id", "type"})
+"""The ledger's unique key, and nothing more in it: with a further column (the wallet, say) one payment could
+be credited to two wallets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """How a function can be called: the parameters it knows by name, and those of them it demands."""
+
+    parameters: Set[str]
+    required: Set[str]
+    is_async: bool = False
+    takes_any: bool = False
+
+    def accepts(self, arguments: tuple[str, ...]) -> bool:
+        """Whether a call with these keyword arguments fits."""
+        return self.required <= set(arguments) and (self.takes_any or set(arguments) <= self.parameters)
+
+
+class HostView(Protocol):
+    """A way to look at a host. Names are dotted paths inside a module, such as ``BillingService.method``."""
+
+    def has_module(self, module: str) -> bool:
+        """Whether the module is there."""
+
+    def has_name(self, module: str, name: str) -> bool:
+        """Whether the module has the name."""
+
+    def signature(self, module: str, name: str) -> Signature | None:
+        """The function's signature; ``None`` where it cannot be told."""
+
+    def columns(self, model: str) -> Set[str]:
+        """The columns of a model of ``TABLES``."""
+
+    def unique_keys(self, model: str) -> list[Set[str]]:
+        """The column sets of the model's unique keys."""
+
+
+def missing_requirements(host: HostView) -> list[str]:
+    """Return what this host lacks, in words that name it; empty when it has all that is required."""
+    return [what for what, is_there in check_requirements(host) if not is_there]
+
+
+def check_requirements(host: HostView) -> Iterator[tuple[str, bool]]:
+    """Yield each requirement, by its dotted path, and whether the host meets it."""
+    for module, names in REQUIRED_NAMES.items():
+        if not host.has_module(module):
+            yield module, False
+            continue
+        for name in names:
+            yield f"{module}.{name}", host.has_name(module, name)
+    for module, calls in REQUIRED_CALLS.items():
+        for name, arguments in calls.items():
+            if host.has_name(module, name):
+                signature = host.signature(module, name)
+                fits = signature is None or (not signature.is_async and signature.accepts(arguments))
+                yield f"{module}.{name}({', '.join(arguments)})", fits
+    for model, columns in REQUIRED_COLUMNS.items():
+        if host.has_name(TABLES, model):
+            present = host.columns(model)
+            yield from ((f"{TABLES}.{model}.{column}", column in present) for column in columns)
+
+
+def has_ledger_key(host: HostView) -> bool:
+    """Whether the ledger's declared keys let a payment be credited once only."""
+    return LEDGER_KEY in host.unique_keys("LedgerEntry")
