@@ -6,8 +6,9 @@ Everything here but ``PerLoop`` belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, Generic, TypeVar
 from weakref import WeakValueDictionary
 
@@ -30,12 +31,9 @@ class TaskSet:
         task.add_done_callback(self._finished)
         return task
 
-    async def wait(self, work: Coroutine[Any, Any, T], seconds: float) -> T:
-        """Run ``work`` and return its result. Raises ``TimeoutError`` after ``seconds``; the work goes on."""
-        done, _ = await asyncio.wait({self.start(work)}, timeout=seconds)
-        if not done:
-            raise TimeoutError
-        return done.pop().result()
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` and return its result; it goes on where the caller is cancelled or times out."""
+        return await asyncio.shield(self.start(work))
 
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -48,32 +46,59 @@ class SingleFlight:
 
     def __init__(self, tasks: TaskSet) -> None:
         self._tasks = tasks
-        self._queued: dict[Hashable, asyncio.Task[Any]] = {}
+        self._queued: dict[Hashable, _Flight] = {}
 
     async def run(
         self, key: Hashable, gate: AbstractAsyncContextManager[object], work: Callable[[], Awaitable[T]]
     ) -> T:
         """Run ``work`` inside ``gate``, once for all callers with the same ``key`` before it starts.
 
-        A caller that comes later may know of something that ``work`` has missed, and starts it anew.
+        A caller that comes later may know of something that ``work`` has missed, and starts it anew. Work
+        that has started goes on without its callers; work that has not is dropped with its last one.
         """
-        task = self._queued.get(key)
-        if task is None:
-            task = self._queued[key] = self._tasks.start(self._enter(key, gate, work))
-        done, _ = await asyncio.wait({task})
-        del task  # a failed task and this frame would keep each other alive
-        result: T = done.pop().result()
-        return result
+        flight = self._queued.get(key)
+        if flight is None:
+            flight = self._queued[key] = _Flight()
+            flight.task = self._tasks.start(self._fly(key, flight, gate, work))
+        flight.callers += 1
+        try:
+            result: T = await asyncio.shield(flight.task)
+            return result
+        finally:
+            flight.callers -= 1
+            if not flight.callers and self._forget(key, flight):
+                flight.task.cancel()
+            del flight  # a failed task and this frame would keep each other alive
 
-    async def _enter(
-        self, key: Hashable, gate: AbstractAsyncContextManager[object], work: Callable[[], Awaitable[T]]
+    async def _fly(
+        self,
+        key: Hashable,
+        flight: _Flight,
+        gate: AbstractAsyncContextManager[object],
+        work: Callable[[], Awaitable[T]],
     ) -> T:
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(gate)
             finally:
-                del self._queued[key]
+                self._forget(key, flight)
             return await work()
+
+    def _forget(self, key: Hashable, flight: _Flight) -> bool:
+        """Let nobody join ``flight`` any more; return whether somebody still could."""
+        is_queued = self._queued.get(key) is flight
+        if is_queued:
+            del self._queued[key]
+        return is_queued
+
+
+class _Flight:
+    """Shared work that waits to start, and how many callers want it."""
+
+    task: asyncio.Task[Any]
+
+    def __init__(self) -> None:
+        self.callers = 0
 
 
 class KeyedLock:
@@ -93,6 +118,34 @@ class KeyedLock:
         """Whether somebody holds the lock of ``key``."""
         lock = self._locks.get(key)
         return lock is not None and lock.locked()
+
+
+class InFlightLimit:
+    """Bounds how many different items each key has under way."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._items: defaultdict[Hashable, Counter[Hashable]] = defaultdict(Counter)
+
+    @contextmanager
+    def hold(self, key: Hashable, item: Hashable) -> Iterator[None]:
+        """Count ``item`` as under way. Raises ``InFlightLimitError`` where ``key`` has too many others."""
+        items = self._items[key]
+        if item not in items and len(items) >= self._most:
+            raise InFlightLimitError
+        items[item] += 1
+        try:
+            yield
+        finally:
+            items[item] -= 1
+            if not items[item]:
+                del items[item]
+            if not items:
+                del self._items[key]
+
+
+class InFlightLimitError(Exception):
+    """A key has too many different items under way."""
 
 
 class ThreadSlots:

@@ -87,6 +87,24 @@ class TemporarilyUnavailableError(ReconcileError, RuntimeError):
         super().__init__(message, reason=reason, retry_after=retry_after)
 
 
+class UnexpectedError(ReconcileError, RuntimeError):
+    """A fault of the program, ours or the host's: asking again does not help, the log names it."""
+
+    reason = "unexpected"
+
+    def __init__(self) -> None:
+        super().__init__("Payment could not be checked")
+
+
+class WalletBusyError(TemporarilyUnavailableError):
+    """Somebody else holds the wallet's row, so crediting it would wait without limit."""
+
+    reason = "wallet_busy"
+
+    def __init__(self) -> None:
+        super().__init__("Payment could not be credited yet")
+
+
 class GatewayError(Exception):
     """A ``PaymentGateway`` could not get an answer: timeout, network, 5xx. A later query can succeed."""
 

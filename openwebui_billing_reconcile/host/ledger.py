@@ -23,8 +23,10 @@ from sqlalchemy import (
     union,
     update,
 )
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
+from openwebui_billing_reconcile.errors import WalletBusyError
 from openwebui_billing_reconcile.money.rules import named_wallet
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
@@ -39,10 +41,13 @@ from openwebui_billing_reconcile.money.values import (
     Wallet,
 )
 
+from .entry_watch import EntryWatch
 from .open_webui import OpenWebUIHost
 
 _PAYMENT = "payment"
 """The reference type under which the host enters a top-up."""
+
+_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 
 _TABLES = 8  # a process has one host; its tests may have several
 
@@ -55,6 +60,7 @@ class Ledger:
 
     def __init__(self, host: OpenWebUIHost) -> None:
         self._host = host
+        self._entries = EntryWatch(host.model("LedgerEntry"))
 
     def read(self, payment_id: str) -> LocalState:
         """Return what the tables say about the payment now."""
@@ -94,13 +100,22 @@ class Ledger:
 
     def credit(
         self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
-    ) -> None:
+    ) -> bool:
         """Have the host credit ``money`` to ``wallet`` for the payment, by its own path.
 
         ``service`` is the host's ``BillingService``. The path returns nothing and swallows failures, so only
-        the ledger tells whether it credited. ``metadata`` is the provider's; what we verified is laid over
-        it, because the host believes it.
+        the ledger tells whether it credited; this returns whether it was this call that entered the credit.
+        ``metadata`` is the provider's; what we verified is laid over it, because the host believes it.
+        Raises ``WalletBusyError`` where the path would wait for the wallet's row.
         """
+        self._check_wallet_is_free(wallet.id)
+        with self._entries.watch(payment_id) as watched:
+            self._run_crediting_path(service, payment_id, wallet, money, metadata)
+        return watched.is_entered
+
+    def _run_crediting_path(
+        self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
+    ) -> None:
         service._process_topup_webhook(
             event_type=f"payment.{SUCCEEDED}",
             payment_id=payment_id,
@@ -147,6 +162,42 @@ class Ledger:
             )
             session.commit()
         return bool(getattr(result, "rowcount", 0))
+
+    def count_auto_topup_failure(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> None:
+        """Count a canceled auto top-up as the host counts it, so that a declining card is given up.
+
+        ``metadata`` is the provider's. The host counts in its path for ``payment.canceled``, which is not run
+        here: it would overwrite a credit that lands meanwhile.
+        """
+        payment = self._host.table("Payment")
+        with self._host.session() as session:
+            row = session.execute(
+                select(payment.c.metadata_json, payment.c.wallet_id).where(
+                    payment.c.provider_payment_id == payment_id
+                )
+            ).first()
+        is_auto_topup = getattr(service, "_is_auto_topup_metadata", None)
+        if row is None or not row.wallet_id or is_auto_topup is None:
+            return  # a host that has no auto top-up
+        if is_auto_topup(row.metadata_json) or is_auto_topup(dict(metadata)):
+            wallet = service.wallets.get_wallet_by_id(row.wallet_id)
+            if wallet:
+                service._record_auto_topup_failure(row.wallet_id, wallet.auto_topup_fail_count)
+
+    def _check_wallet_is_free(self, wallet_id: str) -> None:
+        """The host waits for the wallet's row without limit, except on SQLite, where it gives up itself."""
+        wallet = self._host.table("Wallet")
+        with self._host.session() as session:
+            if session.get_bind().dialect.name == "sqlite":
+                return
+            try:
+                session.execute(_lock_wallet(wallet), {"id": wallet_id})
+            except OperationalError as error:
+                if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                    raise WalletBusyError from error
+                raise
+            finally:
+                session.rollback()
 
     def _read(self, session: Session, payment_id: str) -> LocalState:
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
@@ -233,6 +284,17 @@ def _entries_naming(entry: Table) -> CompoundSelect[Any]:
 def _wallet_by(wallet: Table, *key: str) -> Select[Any]:
     wanted = (wallet.c[name] == bindparam(name) for name in key)
     return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
+
+
+@lru_cache(maxsize=_TABLES)
+def _lock_wallet(wallet: Table) -> Select[Any]:
+    return select(wallet.c.id).where(wallet.c.id == bindparam("id")).with_for_update(nowait=True)
+
+
+def _sqlstate(error: OperationalError) -> str | None:
+    # psycopg 3 has "sqlstate", psycopg2 "pgcode".
+    state: str | None = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+    return state
 
 
 def _record(row: Row[Any]) -> PaymentRecord | None:

@@ -97,9 +97,14 @@ class OpenWebUIHost:
         session: AbstractContextManager[Session] = self._modules[DB].get_db()
         return session
 
+    def model(self, name: str) -> type[Any]:
+        """One of the host's billing models: Payment, Wallet, LedgerEntry."""
+        model: type[Any] = getattr(self._modules[TABLES], name)
+        return model
+
     def table(self, model: str) -> Table:
-        """The SQLAlchemy table of one of the host's billing models: Payment, Wallet, LedgerEntry."""
-        table: Table = getattr(self._modules[TABLES], model).__table__
+        """The SQLAlchemy table of a model."""
+        table: Table = self.model(model).__table__
         return table
 
     def provider_error_words(self, error: BaseException) -> str | None:

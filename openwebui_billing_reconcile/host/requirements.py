@@ -1,7 +1,7 @@
 """What the plugin requires of a host: one list, checked by one piece of code.
 
-It is checked through a ``HostView``: ``loaded.LoadedHost`` looks at imported modules, ``source.SourceHost`` at
-the text of files, without importing them.
+It is checked through a ``HostView``: ``loaded.LoadedHost`` looks at imported modules,
+``source.SourceHost`` at the text of files, without importing them.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "wallet_id",
         "amount_kopeks",
         "currency",
+        "metadata_json",
         "updated_at",
     ),
     "Wallet": ("id", "user_id", "currency"),

@@ -24,6 +24,7 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 SUCCEEDED: Final = "succeeded"
 CANCELED: Final = "canceled"
 PENDING: Final = "pending"
+FAILED: Final = "failed"
 WAITING_FOR_CAPTURE: Final = "waiting_for_capture"
 UNDECIDED: Final = frozenset({PENDING, WAITING_FOR_CAPTURE})
 _PROVIDER_STATUSES: Final = UNDECIDED | {SUCCEEDED, CANCELED}

@@ -13,12 +13,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from openwebui_billing_reconcile.concurrency import KeyedLock, PerLoop, SingleFlight, TaskSet, ThreadSlots
+from openwebui_billing_reconcile.concurrency import (
+    InFlightLimit,
+    InFlightLimitError,
+    KeyedLock,
+    PerLoop,
+    SingleFlight,
+    TaskSet,
+    ThreadSlots,
+)
 from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
     PaymentNotOwnedError,
+    RateLimitedError,
     ReconcileError,
     TemporarilyUnavailableError,
+    UnexpectedError,
+    WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import PaymentGateway
 from openwebui_billing_reconcile.host.ledger import Ledger
@@ -58,6 +69,14 @@ LOCK_TIMEOUT: Final = REPLY_TIMEOUT
 REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
 
+WALLET_TIMEOUT: Final = 3.0
+"""The longest a call waits for a wallet's row that somebody else holds, in seconds."""
+
+MAX_PAYMENTS_UNDER_WAY: Final = 10
+"""Payments of one user that are reconciled at a time, per event loop."""
+
+_WALLET_RETRY: Final = 0.1  # seconds
+
 # Four threads in all, a small part of the host's pool of 5 + 10 connections. Writing can wait for a wallet's
 # row that somebody else holds, and credits must be read meanwhile.
 _READ_THREADS: Final = 2
@@ -72,6 +91,7 @@ class _LoopState:
         self.tasks = TaskSet()
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
+        self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
         self.read_slots = ThreadSlots(_READ_THREADS)
         self.write_slots = ThreadSlots(_WRITE_THREADS)
 
@@ -117,21 +137,25 @@ class Reconciler:
         call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at)
         loop = self._loops.get()
         try:
-            return await loop.tasks.wait(self._reconcile(call, loop), REPLY_TIMEOUT)
+            async with asyncio.timeout(REPLY_TIMEOUT):
+                return await self._reconcile(call, loop)
         except ReconcileError:
             raise
         except TimeoutError:
             raise _still_being_checked() from None
+        except InFlightLimitError:
+            raise RateLimitedError(retry_after=1) from None
         except Exception as error:
             log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
-            raise TemporarilyUnavailableError("Payment could not be checked", reason="unexpected") from error
+            raise UnexpectedError from error
 
     def retry_after(self, payment_id: str) -> int:
         """Return the seconds after which to poll again for an undecided payment."""
         return self._loops.get().provider.retry_after(payment_id)
 
     async def _reconcile(self, call: ReconcileCall, loop: _LoopState) -> ReconcileResult:
-        local = await self._read(call, loop)
+        with loop.payments_under_way.hold(call.user_id, call.payment_id):
+            local = await self._read(call, loop)  # dropped, where the caller leaves before it has begun
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
             return await self._confirm(call, loop, local, decision.entry)
@@ -143,14 +167,26 @@ class Reconciler:
             raise NotConfiguredError
         if isinstance(decision, Hold):
             self._settlement.hold(call, decision.reason)
-        call.check_not_expired()  # it has waited for a thread, and may have lost its caller
-        payment = await self._fetch(call, loop, local, gateway)
-        return await self._settle(call, loop, payment, self._shop(gateway))
+        # From here on the work belongs to nobody's request: a client that disconnects cancels nothing.
+        return await loop.tasks.run(self._fetch_and_settle(call, loop, local, gateway))
 
     async def _read(self, call: ReconcileCall, loop: _LoopState) -> LocalState:
         read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
         return await loop.single_flight.run(key, loop.read_slots, partial(loop.read_slots.run, read))
+
+    async def _fetch_and_settle(
+        self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
+    ) -> ReconcileResult:
+        with loop.payments_under_way.hold(call.user_id, call.payment_id):
+            payment = await self._fetch(call, loop, local, gateway)
+            while True:
+                try:
+                    return await self._settle(call, loop, payment, self._shop(gateway))
+                except WalletBusyError:
+                    if time.monotonic() > call.expires_at - REPLY_TIMEOUT + WALLET_TIMEOUT:
+                        raise
+                    await asyncio.sleep(_WALLET_RETRY)
 
     async def _fetch(
         self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
@@ -183,7 +219,8 @@ class Reconciler:
             return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
         confirm = partial(self._settlement.confirm, call, local, entry, SUCCEEDED)
         try:
-            return await loop.tasks.wait(loop.write(call.user_id, confirm), REPAIR_TIMEOUT)
+            async with asyncio.timeout(REPAIR_TIMEOUT):
+                return await loop.tasks.run(loop.write(call.user_id, confirm))
         except TimeoutError:
             return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
 

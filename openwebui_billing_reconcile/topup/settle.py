@@ -11,13 +11,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn, assert_never
+from typing import Any, Final, NoReturn, assert_never
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
     PaymentHeldError,
     PaymentNotOwnedError,
     TemporarilyUnavailableError,
+    UnexpectedError,
+    WalletBusyError,
 )
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import (
@@ -34,6 +38,7 @@ from openwebui_billing_reconcile.money.rules import (
 )
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
+    FAILED,
     PENDING,
     SUCCEEDED,
     LedgerEntry,
@@ -45,6 +50,12 @@ from openwebui_billing_reconcile.money.values import (
 from .events import EventDispatcher
 
 log = logging.getLogger(__name__)
+
+_REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
+"""Statuses that a proved credit overrules. One that we do not know was given by somebody for a reason."""
+
+_PROGRAMMING_ERRORS: Final = (AttributeError, ImportError, NameError, TypeError)
+"""Errors that the next call meets as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +109,7 @@ class Settlement:
             case StillPending():
                 return _result(call, local, payment.status)
             case Cancel():
-                return self._cancel(call, local)
+                return self._cancel(call, local, payment)
             case Credit() as credit:
                 return self._credit(call, credit, payment)
             case never:
@@ -112,7 +123,7 @@ class Settlement:
         A crash or a late notification leaves such a status. Whether the repair works does not change the
         answer.
         """
-        if local.record and local.record.status != SUCCEEDED:
+        if local.status in _REPAIRABLE:
             local = self._mark_succeeded(call, entry) or local
         return _result(call, local, provider_status, credited=True)
 
@@ -131,36 +142,44 @@ class Settlement:
         raise InvalidProviderResponseError("Payment provider does not know this payment")
 
     def _credit(self, call: ReconcileCall, credit: Credit, payment: ProviderPayment) -> ReconcileResult:
+        failure: Exception | None = None
+        is_ours = False
         try:
             wallet = credit.wallet or self._ledger.create_wallet(call.user_id, credit.money.currency)
-            self._ledger.credit(call.service, call.payment_id, wallet, credit.money, payment.metadata)
+            is_ours = self._ledger.credit(
+                call.service, call.payment_id, wallet, credit.money, payment.metadata
+            )
+        except WalletBusyError:
+            raise
         except Exception as error:  # noqa: BLE001 - the host's path fails or is silent: only the ledger tells
+            failure = error
             log.warning(
                 "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
             )
-        return self._prove(call, payment)
-
-    def _prove(self, call: ReconcileCall, payment: ProviderPayment) -> ReconcileResult:
         local = self.read(call)
         match decide_locally(local, call.user_id):
             case AlreadyCredited(entry):
-                self._events.credited(call.payment_id, entry)
+                if is_ours:
+                    self._events.credited(call.payment_id, entry)
                 return self.confirm(call, local, entry, payment.status)
             case Hold(reason):
                 self.hold(call, reason)
-            case _:
-                raise TemporarilyUnavailableError("Payment could not be credited yet", reason="not_written")
+        if isinstance(failure, _PROGRAMMING_ERRORS):
+            raise UnexpectedError from failure
+        raise TemporarilyUnavailableError("Payment could not be credited yet", reason="not_written")
 
-    def _cancel(self, call: ReconcileCall, local: LocalState) -> ReconcileResult:
+    def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status != PENDING:
             return _result(call, local, CANCELED)
         with _database(call):
-            changed = self._ledger.cancel(call.payment_id)
+            has_changed = self._ledger.cancel(call.payment_id)
+            if has_changed:
+                self._ledger.count_auto_topup_failure(call.service, call.payment_id, payment.metadata)
         local = self.read(call)
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
             return self.confirm(call, local, decision.entry, CANCELED)
-        if changed:
+        if has_changed:
             self._events.canceled(call.payment_id, call.user_id)
         return _result(call, local, CANCELED)
 
@@ -187,7 +206,7 @@ def _result(
 def _database(call: ReconcileCall) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
+    except SQLAlchemyError as error:
         log.warning(
             "The billing database did not answer: payment=%s error=%s", call.payment_id, type(error).__name__
         )

@@ -60,12 +60,6 @@ class AutoTopupResult:
     message: str | None = None
 
 
-def _is_auto_topup(metadata: JsonDict | None) -> bool:
-    value = (metadata or {}).get("auto_topup")
-    # The provider hands metadata back as strings.
-    return value == 1 or str(value).lower() == "true"
-
-
 def _webhook_payload(webhook_data: JsonDict) -> JsonDict:
     names = ("event_type", "payment_id", "status", "amount", "currency", "metadata")
     return {name: webhook_data.get(name) for name in names}
@@ -204,7 +198,7 @@ class BillingService:
             )
         except Exception as error:
             log.exception("Automatic top-up of wallet %s failed", wallet_id)
-            self._record_auto_topup_failure(wallet)
+            self._record_auto_topup_failure(wallet.id, wallet.auto_topup_fail_count)
             return AutoTopupResult(attempted=True, status="failed", message=str(error))
         return AutoTopupResult(attempted=True, status="created", payment_id=payment["payment_id"])
 
@@ -231,6 +225,11 @@ class BillingService:
             return "invalid_amount"
         return ""
 
+    def _is_auto_topup_metadata(self, metadata: JsonDict | None) -> bool:
+        value = (metadata or {}).get("auto_topup")
+        # The provider hands metadata back as strings.
+        return value == 1 or str(value).lower() == "true"
+
     def _has_pending_topup(self, wallet_id: str) -> bool:
         return bool(
             self.payments.list_payments_by_wallet(
@@ -238,15 +237,15 @@ class BillingService:
             )
         )
 
-    def _record_auto_topup_failure(self, wallet: WalletModel) -> None:
-        failures = wallet.auto_topup_fail_count + 1
+    def _record_auto_topup_failure(self, wallet_id: str, fail_count: int) -> None:
+        failures = fail_count + 1
         updates: JsonDict = {
             "auto_topup_fail_count": failures,
             "auto_topup_last_failed_at": int(time.time()),
         }
         if failures >= AUTO_TOPUP_MAX_FAILURES:
             updates["auto_topup_enabled"] = False
-        self.wallets.update_wallet(wallet.id, updates)
+        self.wallets.update_wallet(wallet_id, updates)
 
     def _reset_auto_topup_failures(self, wallet_id: str) -> None:
         self.wallets.update_wallet(wallet_id, {"auto_topup_fail_count": 0, "auto_topup_last_failed_at": None})
@@ -333,7 +332,9 @@ class BillingService:
             return
         # Flaw: the provider's metadata beats the wallet our own record names.
         wallet_id = metadata.get("wallet_id") or payment.wallet_id
-        is_auto = _is_auto_topup(metadata) or _is_auto_topup(payment.metadata_json)
+        is_auto = self._is_auto_topup_metadata(metadata) or self._is_auto_topup_metadata(
+            payment.metadata_json
+        )
         if event_type == "payment.succeeded":
             self._credit_topup(payment, payment_id, wallet_id, amount_kopeks, is_auto, webhook_data)
         elif event_type == "payment.canceled":
@@ -385,7 +386,7 @@ class BillingService:
         wallet = self.wallets.get_wallet_by_id(wallet_id) if is_auto and wallet_id else None
         if wallet:
             # Flaw: every repetition of the notification counts as another failure.
-            self._record_auto_topup_failure(wallet)
+            self._record_auto_topup_failure(wallet.id, wallet.auto_topup_fail_count)
 
     def _mark_payment(self, payment_id: str, status: PaymentStatus, webhook_data: JsonDict) -> None:
         self.payments.update_payment_by_provider_id(
