@@ -149,17 +149,29 @@ class InFlightLimitError(Exception):
 
 
 class ThreadSlots:
-    """A fixed number of threads apart from the default pool. ``async with`` takes a slot for one ``run``."""
+    """One thread at a time, apart from the default pool, and spare threads for when that one is stuck.
 
-    def __init__(self, count: int) -> None:
-        self._slots = asyncio.Semaphore(count)
-        self._limiter = CapacityLimiter(count)
+    Threads of one process share the interpreter's lock, so that a second one makes the first slower.
+    """
 
-    async def __aenter__(self) -> None:
-        await self._slots.acquire()
+    def __init__(self, spare: int, overdue_after: float) -> None:
+        """After ``overdue_after`` seconds a thread that still works no longer counts; ``spare`` may be so."""
+        self._overdue_after = overdue_after
+        self._slot = asyncio.Semaphore()
+        self._limiter = CapacityLimiter(1 + spare)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._slots.release()
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Hold the slot for one ``run``."""
+        await self._slot.acquire()
+        loop = asyncio.get_running_loop()
+        overdue = loop.call_later(self._overdue_after, self._slot.release)
+        try:
+            yield
+        finally:
+            if loop.time() < overdue.when():
+                overdue.cancel()
+                self._slot.release()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread, inside a slot."""

@@ -77,10 +77,11 @@ MAX_PAYMENTS_UNDER_WAY: Final = 10
 
 _WALLET_RETRY: Final = 0.1  # seconds
 
-# Four threads in all, a small part of the host's pool of 5 + 10 connections. Writing can wait for a wallet's
-# row that somebody else holds, and credits must be read meanwhile.
-_READ_THREADS: Final = 2
-_WRITE_THREADS: Final = 2
+# Four threads in all, a small part of the host's pool of 5 + 10 connections. Writing can wait for a row that
+# somebody else holds, and credits must be read meanwhile.
+_SPARE_READ_THREADS: Final = 0
+_SPARE_WRITE_THREADS: Final = 2
+_OVERDUE_AFTER: Final = 2.0  # seconds
 
 
 class _LoopState:
@@ -92,8 +93,8 @@ class _LoopState:
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
-        self.read_slots = ThreadSlots(_READ_THREADS)
-        self.write_slots = ThreadSlots(_WRITE_THREADS)
+        self.reading = ThreadSlots(_SPARE_READ_THREADS, _OVERDUE_AFTER)
+        self.writing = ThreadSlots(_SPARE_WRITE_THREADS, _OVERDUE_AFTER)
 
     @asynccontextmanager
     async def write_slot(self, user_id: str) -> AsyncIterator[None]:
@@ -106,7 +107,7 @@ class _LoopState:
             try:
                 async with asyncio.timeout(LOCK_TIMEOUT):
                     await held.enter_async_context(self.user_locks(user_id))
-                    await held.enter_async_context(self.write_slots)
+                    await held.enter_async_context(self.writing.slot())
             except TimeoutError:
                 raise _still_being_checked() from None
             yield
@@ -114,7 +115,7 @@ class _LoopState:
     async def write(self, user_id: str, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread, in the user's write slot."""
         async with self.write_slot(user_id):
-            return await self.write_slots.run(work)
+            return await self.writing.run(work)
 
 
 class Reconciler:
@@ -173,7 +174,7 @@ class Reconciler:
     async def _read(self, call: ReconcileCall, loop: _LoopState) -> LocalState:
         read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
-        return await loop.single_flight.run(key, loop.read_slots, partial(loop.read_slots.run, read))
+        return await loop.single_flight.run(key, loop.reading.slot(), partial(loop.reading.run, read))
 
     async def _fetch_and_settle(
         self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
@@ -209,7 +210,7 @@ class Reconciler:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
         slot = loop.write_slot(call.user_id)
-        return await loop.single_flight.run(key, slot, partial(loop.write_slots.run, settle))
+        return await loop.single_flight.run(key, slot, partial(loop.writing.run, settle))
 
     async def _confirm(
         self, call: ReconcileCall, loop: _LoopState, local: LocalState, entry: LedgerEntry
