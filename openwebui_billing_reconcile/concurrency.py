@@ -1,4 +1,4 @@
-"""Concurrency tools without a domain word: tasks, single flight, keyed locks, thread slots, one per loop.
+"""Concurrency tools without a domain word: tasks, single flight, keyed locks, threads, one per loop.
 
 Everything here but ``PerLoop`` belongs to one event loop.
 """
@@ -148,7 +148,7 @@ class InFlightLimitError(Exception):
     """A key has too many different items under way."""
 
 
-class ThreadSlots:
+class ThreadSlot:
     """One thread at a time, apart from the default pool, and spare threads for when that one is stuck.
 
     Threads of one process share the interpreter's lock, so that a second one makes the first slower.

@@ -20,7 +20,7 @@ from openwebui_billing_reconcile.concurrency import (
     PerLoop,
     SingleFlight,
     TaskSet,
-    ThreadSlots,
+    ThreadSlot,
 )
 from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
@@ -77,11 +77,9 @@ MAX_PAYMENTS_UNDER_WAY: Final = 10
 
 _WALLET_RETRY: Final = 0.1  # seconds
 
-# Four threads in all, a small part of the host's pool of 5 + 10 connections. Writing can wait for a row that
-# somebody else holds, and credits must be read meanwhile.
-_SPARE_READ_THREADS: Final = 0
-_SPARE_WRITE_THREADS: Final = 2
-_OVERDUE_AFTER: Final = 2.0  # seconds
+# Four threads in all, a small part of the host's pool of 5 + 10 connections.
+_SPARE_THREADS: Final = 3
+_OVERDUE_AFTER: Final = 1.0  # seconds
 
 
 class _LoopState:
@@ -93,8 +91,7 @@ class _LoopState:
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
-        self.reading = ThreadSlots(_SPARE_READ_THREADS, _OVERDUE_AFTER)
-        self.writing = ThreadSlots(_SPARE_WRITE_THREADS, _OVERDUE_AFTER)
+        self.thread = ThreadSlot(_SPARE_THREADS, _OVERDUE_AFTER)
 
     @asynccontextmanager
     async def write_slot(self, user_id: str) -> AsyncIterator[None]:
@@ -107,7 +104,7 @@ class _LoopState:
             try:
                 async with asyncio.timeout(LOCK_TIMEOUT):
                     await held.enter_async_context(self.user_locks(user_id))
-                    await held.enter_async_context(self.writing.slot())
+                    await held.enter_async_context(self.thread.slot())
             except TimeoutError:
                 raise _still_being_checked() from None
             yield
@@ -115,7 +112,7 @@ class _LoopState:
     async def write(self, user_id: str, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread, in the user's write slot."""
         async with self.write_slot(user_id):
-            return await self.writing.run(work)
+            return await self.thread.run(work)
 
 
 class Reconciler:
@@ -174,7 +171,7 @@ class Reconciler:
     async def _read(self, call: ReconcileCall, loop: _LoopState) -> LocalState:
         read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
-        return await loop.single_flight.run(key, loop.reading.slot(), partial(loop.reading.run, read))
+        return await loop.single_flight.run(key, loop.thread.slot(), partial(loop.thread.run, read))
 
     async def _fetch_and_settle(
         self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
@@ -210,7 +207,7 @@ class Reconciler:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
         slot = loop.write_slot(call.user_id)
-        return await loop.single_flight.run(key, slot, partial(loop.writing.run, settle))
+        return await loop.single_flight.run(key, slot, partial(loop.thread.run, settle))
 
     async def _confirm(
         self, call: ReconcileCall, loop: _LoopState, local: LocalState, entry: LedgerEntry
