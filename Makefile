@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test prove bench contract matrix check format dist clean
+.PHONY: demo test prove bench contract matrix check format lock dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -38,16 +38,21 @@ contract: $(READY)
 matrix: $(READY)
 	$(BIN)/python -m tests.packaging.matrix
 
-## Linter, formatter, type checker.
+## Linter, formatter, type checker, order of the rooms, and whether uv.lock fits pyproject.toml.
 check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m uv lock --quiet --check
 
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+## Write uv.lock after a change of pyproject.toml; ARGS=--upgrade takes the newest of everything.
+lock: $(READY)
+	$(BIN)/python -m uv lock $(ARGS)
 
 dist: $(READY)
 	rm -rf dist
@@ -56,9 +61,10 @@ dist: $(READY)
 clean:
 	rm -rf .venv .cache .coverage* build dist frontend-patch/node_modules
 
-$(READY): pyproject.toml requirements-test.txt openwebui_billing_reconcile_autoload.pth
+# The .venv is made anew if it has no Python that starts.
+$(READY): pyproject.toml uv.lock openwebui_billing_reconcile_autoload.pth
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip uv
-	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -r requirements-test.txt
+	$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv sync --quiet --frozen --python $(BIN)/python
 	@touch $@
