@@ -24,7 +24,8 @@ from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, has_le
 from openwebui_billing_reconcile.settings import ENABLED, Settings
 from openwebui_billing_reconcile.web import endpoint
 
-from .plugins import BUILTIN, PluginError, Plugins
+from .isolation import PluginError, isolated_lifespan
+from .plugins import BUILTIN, Plugins
 
 log = logging.getLogger(__name__)
 
@@ -187,12 +188,17 @@ def _contribution(plugins: Plugins, name: str, host: OpenWebUIHost) -> _Contribu
     router = plugins.billing_router(plugin=name, host=host)
     if router is not None and not isinstance(router, APIRouter):
         raise PluginError("billing_router must return an APIRouter or None")
-    routes = list(_checked_routes(router, host.router)) if router else []
+    routes: list[str] = []
+    if router is not None:
+        routes = list(_checked_routes(router, host.router))
+        router.lifespan_context = isolated_lifespan(router.lifespan_context, name)
     methods = plugins.billing_service_methods(plugin=name, host=host)
     return _Contribution(router, routes, _checked_methods(methods, host.billing_service_class))
 
 
 def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
+    if router.on_startup or router.on_shutdown:
+        raise PluginError("billing_router may not have start-up handlers: use a lifespan")
     for route in router.routes:
         path, methods = getattr(route, "path", None), getattr(route, "methods", None)
         if not path or not methods:

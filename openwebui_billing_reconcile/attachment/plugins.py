@@ -16,6 +16,8 @@ import pluggy
 from openwebui_billing_reconcile import hookspecs
 from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupEvent
 
+from .isolation import IsolatedGateway, PluginError, exits_as_errors
+
 log = logging.getLogger(__name__)
 
 BUILTIN = "builtin"
@@ -23,10 +25,6 @@ BUILTIN = "builtin"
 
 _BUILTIN_MODULE = f"{PROJECT}.attachment.builtin"
 _HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_outcome")
-
-
-class PluginError(Exception):
-    """A plugin breaks the rules in ``hooks.md``; the text says which one and what to do."""
 
 
 class Plugins:
@@ -73,9 +71,14 @@ class Plugins:
 
     def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None:
         """Return the first gateway that a plugin offers for the payment; ``None`` where none does."""
-        arguments = {"host": host, "payment_id": payment_id}
-        gateways = (gateway for _, gateway in self._answers("payment_gateway", arguments))
-        return next((gateway for gateway in gateways if gateway is not None), None)
+        for plugin, gateway in self._answers("payment_gateway", {"host": host, "payment_id": payment_id}):
+            if gateway is None:
+                continue
+            try:
+                return IsolatedGateway(gateway)
+            except Exception as error:  # noqa: BLE001 - see the module's docstring
+                _log_failure(plugin, "payment_gateway", error)
+        return None
 
     def topup_outcome(self, *, event: TopupEvent) -> None:
         """Notify every listener."""
@@ -119,13 +122,18 @@ class Plugins:
             try:
                 answer = _call(impl, arguments)
             except Exception as error:  # noqa: BLE001 - see the module's docstring
-                log.warning("Plugin %r failed in %s: %s", impl.plugin_name, hook, type(error).__name__)
+                _log_failure(impl.plugin_name, hook, error)
             else:
                 yield impl.plugin_name, answer
 
 
 def _call(impl: pluggy.HookImpl, arguments: Mapping[str, object]) -> Any:
-    return impl.function(*(arguments[name] for name in impl.argnames))
+    with exits_as_errors():
+        return impl.function(*(arguments[name] for name in impl.argnames))
+
+
+def _log_failure(plugin: str, hook: str, error: Exception) -> None:
+    log.warning("Plugin %r failed in %s: %s", plugin, hook, type(error).__name__)
 
 
 def _installed() -> list[EntryPoint]:

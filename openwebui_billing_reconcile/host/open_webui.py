@@ -6,6 +6,7 @@ modules, and a copy taken at import would miss it.
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -107,7 +108,7 @@ class OpenWebUIHost:
         table: Table = self.model(model).__table__
         return table
 
-    def provider_error_words(self, error: BaseException) -> str | None:
+    def provider_error_detail(self, error: BaseException) -> str | None:
         """What the host's other endpoints say about an error of its client.
 
         ``error`` is that error or one it caused. ``None`` where the host has no words for it.
@@ -119,7 +120,17 @@ class OpenWebUIHost:
         if speak is None or cause is None:
             return None
         try:
-            answer: HTTPException = speak(cause, action="topup reconcile")
+            # The host logs what the provider wrote, which may hold anything: it is given the status alone.
+            answer: HTTPException = speak(_without_text(cause), action="topup reconcile")
         except Exception:  # noqa: BLE001 - it may be the error of another client than the host's
             return None
         return str(answer.detail)
+
+
+def _without_text(error: BaseException) -> BaseException:
+    """A copy of the client's error that carries its class and status, and no text."""
+    bare = copy.copy(error)
+    bare.args = ()
+    bare.response_text = ""  # type: ignore[attr-defined]
+    bare.__cause__ = bare.__context__ = bare.__traceback__ = None
+    return bare

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PATH = "/topup/reconcile"
 _MAX_BODY_BYTES = 4096
+_JSON = re.compile(r"application/([^/]+\+)?json", re.IGNORECASE)
 
 # The first match counts. The plain families come last: a host may replace our method by one of its own.
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -138,6 +140,9 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
 
 
 async def _payment_id_in(request: Request) -> object:
+    # Another site's form can send a signed-in browser's cookies along, but not this content type.
+    if not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip()):
+        raise InvalidPaymentIdError("Send the header Content-Type: application/json")
     body = b""
     try:
         async for chunk in request.stream():
@@ -162,7 +167,7 @@ def _http_error(error: Exception, host: OpenWebUIHost) -> HTTPException:
         return HTTPException(503, "Payment system temporarily unavailable")
     detail = str(error)
     if isinstance(error, ProviderRejectedError):
-        detail = host.provider_error_words(error) or detail
+        detail = host.provider_error_detail(error) or detail
     retry_after = getattr(error, "retry_after", None)
     headers = None if retry_after is None else {"Retry-After": str(retry_after)}
     return HTTPException(status, detail, headers=headers)
