@@ -32,7 +32,15 @@ PACKAGE = 100_000
 RECONCILE = "/api/v1/billing/topup/reconcile"
 
 # What this machine's environment says about hosts is not meant for ours.
-_HOST_VARIABLES = ("BILLING_", "ENABLE_BILLING_", "YOOKASSA_", "DATABASE_", "UVICORN_", "WEB_CONCURRENCY")
+_HOST_VARIABLES = (
+    "BILLING_",
+    "ENABLE_BILLING_",
+    "YOOKASSA_",
+    "DATABASE_",
+    "REDIS_",
+    "UVICORN_",
+    "WEB_CONCURRENCY",
+)
 # Settings of real hosts that keep a start light; the reference host does not know them.
 _LIGHT = {
     "OFFLINE_MODE": "true",

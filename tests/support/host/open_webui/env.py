@@ -43,6 +43,12 @@ DATABASE_ENABLE_SQLITE_WAL = os.environ.get("DATABASE_ENABLE_SQLITE_WAL", "False
 
 WEBUI_SECRET_KEY = os.environ.get("WEBUI_SECRET_KEY", "not-a-secret-but-long-enough-for-hs256")
 
+# Real hosts keep sessions there; this one only says where it is.
+REDIS_URL = os.environ.get("REDIS_URL", "")
+REDIS_CLUSTER = os.environ.get("REDIS_CLUSTER", "False").lower() == "true"
+REDIS_KEY_PREFIX = os.environ.get("REDIS_KEY_PREFIX", "open-webui")
+REDIS_SENTINEL_HOSTS = os.environ.get("REDIS_SENTINEL_HOSTS", "")
+
 ENABLE_BILLING_WALLET = os.environ.get("ENABLE_BILLING_WALLET", "False").lower() == "true"
 BILLING_DEFAULT_CURRENCY = os.environ.get("BILLING_DEFAULT_CURRENCY", "RUB")
 BILLING_TOPUP_TTL_DAYS = int(os.environ.get("BILLING_TOPUP_TTL_DAYS", "365"))
