@@ -6,8 +6,9 @@ itself, a value that cannot be read means off.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import limits
@@ -30,11 +31,17 @@ def _boolean_or_auto(text: str) -> bool | None:
     return None if text.lower() == "auto" else _boolean(text)
 
 
-def _rate(text: str) -> limits.RateLimitItem:
+def _rates(text: str) -> tuple[limits.RateLimitItem, ...]:
+    # `limits` takes "30/0minute" for "30/minute", so the numbers are looked at in the text.
     try:
-        return limits.parse(text)
+        rates = tuple(limits.parse_many(text))
+        if all(1 <= int(number) <= 1_000_000 for number in re.findall("[0-9]+", text)):
+            return rates
     except ValueError:
-        raise ValueError('use a rate such as "30/minute"') from None
+        pass
+    raise ValueError(
+        'use one or more rates such as "30/minute" or "30/minute;100/hour", with numbers from 1 to 1000000'
+    )
 
 
 def _seconds(text: str) -> float:
@@ -78,7 +85,7 @@ def _flag(name: str, read: Callable[[str], T], default: str) -> Flag[T]:
 
 ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, True, on_bad_value=False, shown_default="true")
 FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, "true")
-RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rate, "30/minute")
+RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rates, "30/minute")
 DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds, "8")
 TEST_PAYMENTS = _flag("BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, "auto")
 BLOCKED = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, "")
@@ -88,11 +95,14 @@ FLAGS: tuple[Flag[Any], ...] = (ENABLED, FRONTEND, RATE_LIMIT, DEADLINE, TEST_PA
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The flags as read. ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop."""
+    """The flags as read. All rates of ``rate_limit`` hold.
+
+    ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop.
+    """
 
     enabled: bool = ENABLED.default
     frontend: bool = FRONTEND.default
-    rate_limit: limits.RateLimitItem = field(default=RATE_LIMIT.default)
+    rate_limit: tuple[limits.RateLimitItem, ...] = RATE_LIMIT.default
     deadline_seconds: float = DEADLINE.default
     accept_test_payments: bool | None = TEST_PAYMENTS.default
     blocked_plugins: frozenset[str] = BLOCKED.default

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cachetools import TTLCache
 
-from openwebui_billing_reconcile.concurrency import TaskSet
+from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet
 from openwebui_billing_reconcile.errors import (
     GatewayRejectedError,
     GatewayThrottledError,
@@ -69,13 +69,14 @@ class ProviderClient:
         self._tasks = TaskSet()
         self._queries: TTLCache[str, QueryState] = TTLCache(_MAX_PAYMENTS, _IDLE_SECONDS, timer=clock)
         self._cooldown_until = -math.inf
+        self._start_locks = KeyedLock()
 
     async def fetch(
         self,
         gateway: PaymentGateway,
         payment_id: str,
         *,
-        on_new_query: Callable[[], None],
+        on_new_query: Callable[[], Awaitable[None]],
         max_age: float = ANSWER_TTL,
     ) -> ProviderPayment | None:
         """Return the payment as the provider tells it, ``None`` when the provider does not know it.
@@ -84,14 +85,14 @@ class ProviderClient:
         ``on_new_query``, which may raise, and asks. A caller that is cancelled cancels no query. Raises
         ``ProviderRejectedError``, ``InvalidProviderResponseError`` or ``TemporarilyUnavailableError``.
         """
-        now = self._clock()
-        state = self._state(payment_id)
-        query = state.current(now, max_age)
-        if query is None:
-            self._check_cooldown()
-            on_new_query()
-            self._queries[payment_id] = state  # its idle time starts anew
-            query = state.task = self._tasks.start(self._query(gateway, payment_id, state))
+        async with self._start_locks(payment_id):  # so that no other query starts while this one is charged
+            state = self._state(payment_id)
+            query = state.current(self._clock(), max_age)
+            if query is None:
+                self._check_cooldown()
+                await on_new_query()
+                self._queries[payment_id] = state  # its idle time starts anew
+                query = state.task = self._tasks.start(self._query(gateway, payment_id, state))
         done, _ = await asyncio.wait({query})
         if state.task is query and (query.cancelled() or query.exception()):
             state.task = None  # a failure is not remembered, nor what its traceback refers to

@@ -158,7 +158,7 @@ class Reconciler:
         if isinstance(decision, AlreadyCredited):
             return await self._confirm(call, loop, local, decision.entry)
         if isinstance(decision, NotOwned):
-            self._rate_limiter.hit(call.user_id)
+            await self._rate_limiter.hit(call.user_id)
             raise PaymentNotOwnedError
         gateway = self._host.hook.payment_gateway(host=self._host, payment_id=call.payment_id)
         if gateway is None:
@@ -194,7 +194,7 @@ class Reconciler:
         if not is_owned:
             # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
             # whether an id exists.
-            hit()
+            await hit()
         # While an answer is still being settled, whoever comes late joins it.
         max_age = REPLY_TIMEOUT if loop.user_locks.locked(call.user_id) else ANSWER_TTL
         return await loop.provider.fetch(
@@ -231,7 +231,7 @@ class Reconciler:
         )
 
 
-def _free() -> None:
+async def _free() -> None:
     """Charge nothing."""
 
 

@@ -22,7 +22,7 @@ def test_without_flags_the_defaults_hold() -> None:
     assert settings == Settings(
         enabled=True,
         frontend=True,
-        rate_limit=limits.parse("30/minute"),
+        rate_limit=(limits.parse("30/minute"),),
         deadline_seconds=8.0,
         accept_test_payments=None,
         blocked_plugins=frozenset(),
@@ -50,6 +50,14 @@ def test_switches_are_read_in_any_case(flag: str, text: str, value: bool) -> Non
         (FRONTEND, "maybe"),
         (RATE, "many"),
         (RATE, "30/fortnight"),
+        (RATE, "30/minute;"),
+        (RATE, "30/minute;many"),
+        (RATE, "0/minute"),
+        (RATE, "30/minute;00/hour"),
+        (RATE, "30/0 minutes"),
+        (RATE, "1000001/minute"),
+        (RATE, "1/10000000000000 years"),
+        (RATE, "9" * 5000 + "/minute"),
         (DEADLINE, "soon"),
         (DEADLINE, "0"),
         (DEADLINE, "-1"),
@@ -65,6 +73,21 @@ def test_a_bad_value_is_named_and_the_default_holds(flag: str, text: str) -> Non
     assert replace(settings, problems=()) == Settings.read({})
 
 
+@pytest.mark.parametrize("text", ["0/minute", "many"])
+def test_a_bad_rate_is_told_what_to_use(text: str) -> None:
+    (problem,) = Settings.read({RATE: text}).problems
+    assert '"30/minute;100/hour", with numbers from 1 to 1000000' in problem
+
+
+@pytest.mark.parametrize(
+    "text", ["30/minute;100/hour", "30/minute, 100/hour", "30 per minute | 100 per 1 hour"]
+)
+def test_several_rates_are_read(text: str) -> None:
+    settings = Settings.read({RATE: text})
+    assert settings.rate_limit == (limits.parse("30/minute"), limits.parse("100/hour"))
+    assert not settings.problems
+
+
 def test_a_bad_switch_means_off() -> None:
     settings = Settings.read({SWITCH: "ture"})
     assert settings.enabled is False
@@ -73,7 +96,7 @@ def test_a_bad_switch_means_off() -> None:
 
 def test_values_are_read() -> None:
     settings = Settings.read({RATE: "5/second", DEADLINE: "2.5", TESTS: "true", BLOCKED: " a, b ,,c"})
-    assert settings.rate_limit == limits.parse("5/second")
+    assert settings.rate_limit == (limits.parse("5/second"),)
     assert settings.deadline_seconds == 2.5
     assert settings.accept_test_payments is True
     assert settings.blocked_plugins == {"a", "b", "c"}
