@@ -85,6 +85,22 @@ class OpenWebUIHost:
         return str(getattr(self._modules[ENV], "YOOKASSA_API_URL", "") or "https://api.yookassa.ru/v3")
 
     @property
+    def redis_url(self) -> str:
+        """Where the host's Redis is, "" where it has none. Never log it: it may hold a password.
+
+        Also "" where Redis is reached through Sentinel or Cluster, which needs more than an address.
+        """
+        env = self._modules[ENV]
+        if getattr(env, "REDIS_SENTINEL_HOSTS", "") or getattr(env, "REDIS_CLUSTER", False):
+            return ""
+        return str(getattr(env, "REDIS_URL", "") or "")
+
+    @property
+    def redis_key_prefix(self) -> str:
+        """What the host's keys in Redis begin with, "" where the host does not say."""
+        return str(getattr(self._modules[ENV], "REDIS_KEY_PREFIX", "") or "")
+
+    @property
     def wallet_service(self) -> Any:
         return self._modules[WALLET].wallet_service
 

@@ -27,6 +27,7 @@ from openwebui_billing_reconcile.errors import (
 from openwebui_billing_reconcile.hookspecs import PaymentGateway
 from openwebui_billing_reconcile.money.values import ProviderPayment
 
+from .cooldown import Cooldown
 from .poll_schedule import next_poll
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ MAX_QUERIES_IN_FLIGHT: Final = 10
 ANSWER_TTL: Final = 1.0
 """Seconds for which an answer counts as fresh."""
 
-_MAX_COOLDOWN: Final = 60.0
 _IDLE_SECONDS: Final = 120.0  # without a query for so long, the poll schedule starts anew
 _MAX_PAYMENTS: Final = 1024  # remembered at a time; the one idle longest is forgotten first
 _UNAVAILABLE: Final = "Payment provider is temporarily unavailable"
@@ -61,14 +61,23 @@ class QueryState:
 class ProviderClient:
     """Fetches payments from the provider. One instance belongs to one event loop."""
 
-    def __init__(self, deadline: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """``deadline`` is the longest wait for one answer, in seconds, the wait for a slot included."""
+    def __init__(
+        self,
+        deadline: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        cooldown: Cooldown | None = None,
+    ) -> None:
+        """``deadline`` is the longest wait for one answer, in seconds, the wait for a slot included.
+
+        ``cooldown`` is the one to share with other clients, if any; ``clock`` counts seconds.
+        """
         self._deadline = deadline
+        self._cooldown = cooldown or Cooldown(clock=clock)
         self._clock = clock
         self._slots = asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
         self._tasks = TaskSet()
         self._queries: TTLCache[str, QueryState] = TTLCache(_MAX_PAYMENTS, _IDLE_SECONDS, timer=clock)
-        self._cooldown_until = -math.inf
         self._start_locks = KeyedLock()
 
     async def fetch(
@@ -89,7 +98,7 @@ class ProviderClient:
             state = self._state(payment_id)
             query = state.current(self._clock(), max_age)
             if query is None:
-                self._check_cooldown()
+                await self._check_cooldown()
                 await on_new_query()
                 self._queries[payment_id] = state  # its idle time starts anew
                 query = state.task = self._tasks.start(self._query(gateway, payment_id, state))
@@ -116,7 +125,7 @@ class ProviderClient:
     ) -> ProviderPayment | None:
         try:
             async with asyncio.timeout(self._deadline), self._slots:
-                self._check_cooldown()  # one may have begun while this query waited for its slot
+                await self._check_cooldown()  # one may have begun while this query waited for its slot
                 answer = await gateway.get_payment(payment_id)
             payment = ProviderPayment.parse(answer, payment_id)
         except PaymentNotFoundError:
@@ -124,27 +133,22 @@ class ProviderClient:
         except ReconcileError:
             raise
         except Exception as error:
-            raise self._translate_error(error) from error
+            raise await self._translate_error(error) from error
         state.answered_at = self._clock()
         return payment
 
-    def _translate_error(self, error: Exception) -> ReconcileError:
+    async def _translate_error(self, error: Exception) -> ReconcileError:
         # Names only: what a provider or a network library wrote into the text stays out of our log.
         cause = type(error.__cause__).__name__ if error.__cause__ else "no cause"
         log.info("The payment provider did not answer: %s (%s)", type(error).__name__, cause)
         if isinstance(error, GatewayRejectedError):
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayThrottledError):
-            return self._start_cooldown(error.retry_after)
+            return _throttled(await self._cooldown.start(error.retry_after))
         return TemporarilyUnavailableError(_UNAVAILABLE, reason="provider_unavailable")
 
-    def _start_cooldown(self, seconds: float) -> TemporarilyUnavailableError:
-        cooldown = min(max(1.0, seconds), _MAX_COOLDOWN)
-        self._cooldown_until = max(self._cooldown_until, self._clock() + cooldown)
-        return _throttled(cooldown)
-
-    def _check_cooldown(self) -> None:
-        remaining = self._cooldown_until - self._clock()
+    async def _check_cooldown(self) -> None:
+        remaining = await self._cooldown.remaining()
         if remaining > 0:
             raise _throttled(remaining)
 

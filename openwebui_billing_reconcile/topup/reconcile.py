@@ -50,7 +50,9 @@ from openwebui_billing_reconcile.money.values import (
     parse_payment_id,
 )
 from openwebui_billing_reconcile.provider.client import ANSWER_TTL, ProviderClient
+from openwebui_billing_reconcile.provider.cooldown import Cooldown
 from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
+from openwebui_billing_reconcile.provider.shared_redis import open_redis
 from openwebui_billing_reconcile.settings import Settings
 
 from .events import EventDispatcher
@@ -85,8 +87,8 @@ _OVERDUE_AFTER: Final = 1.0  # seconds
 class _LoopState:
     """What the calls of one event loop share."""
 
-    def __init__(self, deadline: float) -> None:
-        self.provider = ProviderClient(deadline)
+    def __init__(self, deadline: float, cooldown: Cooldown) -> None:
+        self.provider = ProviderClient(deadline, cooldown=cooldown)
         self.tasks = TaskSet()
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
@@ -121,9 +123,11 @@ class Reconciler:
     def __init__(self, host: OpenWebUIHost, settings: Settings) -> None:
         self._host = host
         self._settings = settings
-        self._rate_limiter = RateLimiter(settings.rate_limit)
+        redis = open_redis(host.redis_url, host.redis_key_prefix)
+        cooldown = Cooldown(redis)
+        self._rate_limiter = RateLimiter(settings.rate_limit, redis)
         self._settlement = Settlement(Ledger(host), EventDispatcher(host.hook))
-        self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds))
+        self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds, cooldown))
 
     async def reconcile(self, service: Any, user_id: str, payment_id: object) -> ReconcileResult:
         """Bring the top-up ``payment_id`` of ``user_id`` to the state the provider reports.
