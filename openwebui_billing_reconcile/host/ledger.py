@@ -1,28 +1,12 @@
-"""All SQL: what we read and write in the host's tables. Everything here blocks, so call it on a thread."""
+"""What we read and write in the host's tables. Everything here blocks, so call it on a thread."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    CompoundSelect,
-    Row,
-    Select,
-    Table,
-    and_,
-    bindparam,
-    func,
-    literal,
-    not_,
-    select,
-    union,
-    update,
-)
+from sqlalchemy import Row, not_, select, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -43,13 +27,9 @@ from openwebui_billing_reconcile.money.values import (
 
 from .entry_watch import EntryWatch
 from .open_webui import OpenWebUIHost
-
-_PAYMENT = "payment"
-"""The reference type under which the host enters a top-up."""
+from .statements import entries_naming, is_topup_of, lock_wallet, record_and_topups, wallet_by
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
-
-_TABLES = 8  # a process has one host; its tests may have several
 
 
 class Ledger:
@@ -149,7 +129,7 @@ class Ledger:
         One statement: a payment that is no longer pending, or that has been credited, stays as it is.
         """
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        credited = select(entry.c.id).where(_is_topup_of(entry, payment_id)).exists()
+        credited = select(entry.c.id).where(is_topup_of(entry, payment_id)).exists()
         with self._host.session() as session:
             result = session.execute(
                 update(payment)
@@ -191,7 +171,7 @@ class Ledger:
             if session.get_bind().dialect.name == "sqlite":
                 return
             try:
-                session.execute(_lock_wallet(wallet), {"id": wallet_id})
+                session.execute(lock_wallet(wallet), {"id": wallet_id})
             except OperationalError as error:
                 if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
                     raise WalletBusyError from error
@@ -201,94 +181,19 @@ class Ledger:
 
     def _read(self, session: Session, payment_id: str) -> LocalState:
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        rows = session.execute(_record_and_topups(payment, entry), {"payment_id": payment_id}).all()
+        rows = session.execute(record_and_topups(payment, entry), {"payment_id": payment_id}).all()
         record = _record(rows[0])
         topups = tuple(_topups(rows))
         if topups:
             return LocalState(record, topups)
         names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
-        others = session.execute(_entries_naming(entry), names).all()
+        others = session.execute(entries_naming(entry), names).all()
         return LocalState(record, other_entries=len(others))
 
     def _wallet(self, session: Session, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
         key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
-        row = session.execute(_wallet_by(self._host.table("Wallet"), *key), key).first()
+        row = session.execute(wallet_by(self._host.table("Wallet"), *key), key).first()
         return Wallet(*row) if row else None
-
-
-def _is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnElement[bool]:
-    return and_(
-        entry.c.reference_type == _PAYMENT,
-        entry.c.reference_id == payment_id,
-        entry.c.type == TOPUP,
-    )
-
-
-# SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
-
-_PAYMENT_ID: BindParameter[str] = bindparam("payment_id")
-_RECORD_ID: BindParameter[str] = bindparam("record_id")
-
-
-@lru_cache(maxsize=_TABLES)
-def _record_and_topups(payment: Table, entry: Table) -> Select[Any]:
-    """The payment's record beside each entry that credits it; one row of nulls where there is neither.
-
-    One statement sees one moment: a credit that lands meanwhile is seen whole or not at all, and never as a
-    payment marked succeeded without an entry.
-    """
-    anything = select(literal(1)).subquery()
-    return select(
-        payment.c.id.label("record_id"),
-        payment.c.status,
-        payment.c.kind,
-        payment.c.user_id.label("record_user_id"),
-        payment.c.wallet_id.label("record_wallet_id"),
-        payment.c.amount_kopeks.label("record_kopeks"),
-        payment.c.currency.label("record_currency"),
-        entry.c.id.label("entry_id"),
-        entry.c.user_id,
-        entry.c.wallet_id,
-        entry.c.amount_kopeks,
-        entry.c.currency,
-    ).select_from(
-        anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
-            entry, _is_topup_of(entry, _PAYMENT_ID)
-        )
-    )
-
-
-@lru_cache(maxsize=_TABLES)
-def _entries_naming(entry: Table) -> CompoundSelect[Any]:
-    """The entries of any type that name the payment.
-
-    There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
-    ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
-    """
-    types = select(func.min(entry.c.reference_type).label("reference_type")).cte(recursive=True)
-    following = select(func.min(entry.c.reference_type)).where(
-        entry.c.reference_type > types.c.reference_type
-    )
-    types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    named = select(entry.c.id)
-    return union(
-        named.join(types, entry.c.reference_type == types.c.reference_type).where(
-            entry.c.reference_id == _PAYMENT_ID
-        ),
-        named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
-        named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
-    )
-
-
-@lru_cache(maxsize=_TABLES)
-def _wallet_by(wallet: Table, *key: str) -> Select[Any]:
-    wanted = (wallet.c[name] == bindparam(name) for name in key)
-    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
-
-
-@lru_cache(maxsize=_TABLES)
-def _lock_wallet(wallet: Table) -> Select[Any]:
-    return select(wallet.c.id).where(wallet.c.id == bindparam("id")).with_for_update(nowait=True)
 
 
 def _sqlstate(error: OperationalError) -> str | None:

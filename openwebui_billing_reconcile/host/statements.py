@@ -1,0 +1,102 @@
+"""The statements that read the host's tables, for any host's tables.
+
+SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    CompoundSelect,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    func,
+    literal,
+    select,
+    union,
+)
+
+from openwebui_billing_reconcile.money.values import TOPUP
+
+_PAYMENT = "payment"
+"""The reference type under which the host enters a top-up."""
+
+_TABLES = 8  # a process has one host; its tests may have several
+
+_PAYMENT_ID: BindParameter[str] = bindparam("payment_id")
+_RECORD_ID: BindParameter[str] = bindparam("record_id")
+
+
+def is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnElement[bool]:
+    return and_(
+        entry.c.reference_type == _PAYMENT,
+        entry.c.reference_id == payment_id,
+        entry.c.type == TOPUP,
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
+    """The payment's record beside each entry that credits it; one row of nulls where there is neither.
+
+    One statement sees one moment: a credit that lands meanwhile is seen whole or not at all, and never as a
+    payment marked succeeded without an entry.
+    """
+    anything = select(literal(1)).subquery()
+    return select(
+        payment.c.id.label("record_id"),
+        payment.c.status,
+        payment.c.kind,
+        payment.c.user_id.label("record_user_id"),
+        payment.c.wallet_id.label("record_wallet_id"),
+        payment.c.amount_kopeks.label("record_kopeks"),
+        payment.c.currency.label("record_currency"),
+        entry.c.id.label("entry_id"),
+        entry.c.user_id,
+        entry.c.wallet_id,
+        entry.c.amount_kopeks,
+        entry.c.currency,
+    ).select_from(
+        anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
+            entry, is_topup_of(entry, _PAYMENT_ID)
+        )
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def entries_naming(entry: Table) -> CompoundSelect[Any]:
+    """The entries of any type that name the payment.
+
+    There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
+    ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
+    """
+    types = select(func.min(entry.c.reference_type).label("reference_type")).cte(recursive=True)
+    following = select(func.min(entry.c.reference_type)).where(
+        entry.c.reference_type > types.c.reference_type
+    )
+    types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
+    named = select(entry.c.id)
+    return union(
+        named.join(types, entry.c.reference_type == types.c.reference_type).where(
+            entry.c.reference_id == _PAYMENT_ID
+        ),
+        named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
+        named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def wallet_by(wallet: Table, *key: str) -> Select[Any]:
+    wanted = (wallet.c[name] == bindparam(name) for name in key)
+    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(*wanted)
+
+
+@lru_cache(maxsize=_TABLES)
+def lock_wallet(wallet: Table) -> Select[Any]:
+    return select(wallet.c.id).where(wallet.c.id == bindparam("id")).with_for_update(nowait=True)
