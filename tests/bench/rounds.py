@@ -8,8 +8,8 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
-from .bed import Bed
 from .client import Connection
+from .fixture import Bed
 from .provider import OPEN, PAID
 from .samples import (
     ASKED_ONE,
@@ -28,7 +28,7 @@ from .samples import (
     WAIT_MANY,
     WAIT_ONE,
 )
-from .stock import Payment
+from .seed_data import Payment
 
 _PAUSE_SECONDS = 0.01  # after each answer the host writes down who was there
 _BYSTANDER_SECONDS = 0.1

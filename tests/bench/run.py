@@ -11,7 +11,7 @@ from tests.support.harness.host import running_host
 from tests.support.harness.postgres import running_postgres
 from tests.support.yookassa.process import ROOT
 
-from .bed import Bed
+from .fixture import Bed
 from .provider import Provider, running_provider
 from .rounds import one_return, reconcile_many, single_calls, storms
 from .samples import Samples

@@ -15,7 +15,7 @@ from tests.support.harness.host import Host, Program, running_host
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import ROOT, running_simulator
 
-from .person import Clock, Person
+from .browser_user import Clock, Person
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -65,7 +65,7 @@ def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
 def host(provider: Simulator, clock: Clock) -> Iterator[Host]:
     """The host with the plugin."""
     env = {"TEST_CLOCK": str(clock.file), "PYTHONPATH": str(ROOT)}
-    app = "tests.browser.clocked:app"
+    app = "tests.browser.clocked_app:app"
     with running_host(Program(), simulator=provider, env=env, app=app) as host:
         yield host
 

@@ -14,8 +14,8 @@ from tests.support.harness.host import PASSWORD, Program, running_host
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import ROOT
 
+from .browser_user import BALANCE, Person
 from .conftest import NewPerson
-from .person import BALANCE, Person
 
 EMPTY = "₽0.00"
 FULL = "₽1,000.00"

@@ -2,4 +2,4 @@
 
 import pytest
 
-pytest.register_assert_rewrite("tests.contract.answers", "tests.contract.scenes")
+pytest.register_assert_rewrite("tests.contract.answers", "tests.contract.scenarios")

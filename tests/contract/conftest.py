@@ -12,7 +12,7 @@ from tests.support.harness.host import Host, Program, User, running_host
 from tests.support.harness.postgres import Postgres
 from tests.support.yookassa.client import Simulator
 
-from .scenes import StartHost
+from .scenarios import StartHost
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 
 from . import answers
-from .scenes import assert_credited_once, at_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import assert_credited_once, at_once, nobody_asked, nothing_written, paid, unrecorded
 
 
 def test_paid_topup_is_credited(user: User) -> None:

@@ -11,10 +11,10 @@ from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
+from tests.unit.provider_objects import table
 
 from . import answers
-from .provider_answers import table
-from .scenes import asking, assert_credited_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import asking, assert_credited_once, nobody_asked, nothing_written, paid, unrecorded
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 
 from . import answers
-from .scenes import paid
+from .scenarios import paid
 
 
 def lines_about(host: Host, payment_id: str, words: str) -> list[str]:

@@ -13,7 +13,7 @@ from tests.support.harness.host import Host
 from tests.support.yookassa.client import Document
 
 from . import answers
-from .scenes import paid, unrecorded
+from .scenarios import paid, unrecorded
 
 SCRIPT = Path(__file__).with_name("method_calls.py")
 MARK = "what became of the calls: "

@@ -7,10 +7,8 @@ import pytest
 from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
-from tests.support.yookassa.client import Document
-
-from . import answers
-from .provider_answers import (
+from tests.support.yookassa.client import Document, rubles
+from tests.unit.provider_objects import (
     INCOMPLETE,
     NO_ANSWERS,
     NO_MONEY_TO_READ,
@@ -26,7 +24,9 @@ from .provider_answers import (
     judged_table,
     table,
 )
-from .scenes import assert_credited_once, nobody_asked, nothing_written, paid, rubles
+
+from . import answers
+from .scenarios import assert_credited_once, nobody_asked, nothing_written, paid
 
 # --- What the provider says ----------------------------------------------------------------------
 

@@ -6,10 +6,8 @@ import pytest
 
 from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, User
-from tests.support.yookassa.client import Document
-
-from . import answers
-from .provider_answers import (
+from tests.support.yookassa.client import Document, rubles
+from tests.unit.provider_objects import (
     INCOMPLETE,
     NO_ANSWERS,
     NO_MONEY_TO_READ,
@@ -23,7 +21,9 @@ from .provider_answers import (
     table,
     values,
 )
-from .scenes import assert_credited_once, nothing_written, rubles, unrecorded
+
+from . import answers
+from .scenarios import assert_credited_once, nothing_written, unrecorded
 
 DOLLARS = {"value": "1000.00", "currency": "USD"}
 

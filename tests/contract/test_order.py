@@ -9,7 +9,7 @@ from tests.support.harness.host import RECONCILE, Host, User
 from tests.support.yookassa.client import Simulator
 
 from . import answers
-from .scenes import StartHost, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import StartHost, nobody_asked, nothing_written, paid, unrecorded
 
 BAD_BODY = b"[]"
 

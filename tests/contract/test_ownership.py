@@ -9,7 +9,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenes import assert_credited_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import assert_credited_once, nobody_asked, nothing_written, paid, unrecorded
 
 
 def their_pending_topup(stranger: User) -> str:

@@ -10,7 +10,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenes import nobody_asked, paid
+from .scenarios import nobody_asked, paid
 
 LIMIT = 4096
 MEGABYTE = 1 << 20

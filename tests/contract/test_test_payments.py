@@ -12,7 +12,7 @@ from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import running_simulator
 
 from . import answers
-from .scenes import StartHost, assert_credited_once, nothing_written, paid, unrecorded
+from .scenarios import StartHost, assert_credited_once, nothing_written, paid, unrecorded
 
 ACCEPT = "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"
 

@@ -10,10 +10,10 @@ from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
+from tests.unit.provider_objects import OTHER_SHOP, table
 
 from . import answers
-from .provider_answers import OTHER_SHOP, table
-from .scenes import asking, assert_credited_once, nothing_written, paid
+from .scenarios import asking, assert_credited_once, nothing_written, paid
 
 ON_RECORD = ["pending", "canceled", "failed"]
 

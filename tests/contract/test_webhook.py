@@ -9,7 +9,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenes import asking, assert_credited_once, at_once, nobody_asked, nothing_written, paid
+from .scenarios import asking, assert_credited_once, at_once, nobody_asked, nothing_written, paid
 
 
 def test_webhook_after_reconcile_credits_nothing_more(host: Host, user: User) -> None:

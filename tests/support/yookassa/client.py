@@ -12,6 +12,11 @@ import httpx
 Document = dict[str, Any]
 
 
+def rubles(value: object) -> Document:
+    """Return an amount in rubles as the provider writes it, malformed ones too."""
+    return {"value": value, "currency": "RUB"}
+
+
 @dataclass(frozen=True)
 class Seen:
     """An API request as it was received; no status if it was never answered."""

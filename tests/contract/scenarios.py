@@ -33,11 +33,6 @@ def unrecorded(owner: User, *, metadata: Document | None = None, **fields: Any) 
     return str(document["id"])
 
 
-def rubles(value: object) -> Document:
-    """An amount as the provider writes it."""
-    return {"value": value, "currency": "RUB"}
-
-
 def books_about(user: User, payment_id: str) -> Document:
     """All that the host has written down about a payment and its owner's money."""
     books = user.host.books

@@ -13,7 +13,7 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
 from . import answers
-from .scenes import (
+from .scenarios import (
     StartHost,
     asking,
     assert_credited_once,

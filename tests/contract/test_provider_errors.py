@@ -10,10 +10,10 @@ import pytest
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document, Simulator
+from tests.unit.provider_objects import table
 
 from . import answers
-from .provider_answers import table
-from .scenes import StartHost, asking, assert_credited_once, at_once, nothing_written, paid, unrecorded
+from .scenarios import StartHost, asking, assert_credited_once, at_once, nothing_written, paid, unrecorded
 
 REJECTED = "Payment provider rejected the payment request"
 CREDENTIALS = "Payment provider credentials are invalid"

@@ -15,7 +15,7 @@ from .client import Answer, Connection, get, post
 from .process import busy_seconds, resident_megabytes, until_still
 from .provider import PAID, Provider
 from .samples import FLOOR, RECONCILE, STRAIGHTFORWARD, Samples
-from .stock import Payment, Stock
+from .seed_data import Payment, Stock
 
 _PATHS = {
     RECONCILE: RECONCILE_PATH,

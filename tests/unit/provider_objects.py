@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from openwebui_billing_reconcile.money.rules import HoldReason
-from tests.support.yookassa.client import Document
-
-from .scenes import rubles
+from tests.support.yookassa.client import Document, rubles
 
 
 def table(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
