@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 
 from tests.support.harness.host import PACKAGE, Host, User
 from tests.support.harness.waiting import wait_until
@@ -17,6 +18,11 @@ T = TypeVar("T")
 
 StartHost = Callable[..., Host]
 """Called with a simulator, or `None`, and settings: a running host. See the fixture `start_host`."""
+
+
+def each(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
+    """Parametrize ``case`` over the values, with the keys as ids."""
+    return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
 
 
 def paid(user: User, kopeks: int = PACKAGE) -> str:

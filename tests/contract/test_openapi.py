@@ -11,7 +11,6 @@ from tests.support.harness.host import RECONCILE, Host
 from tests.support.yookassa.client import Document
 
 from . import answers
-from .test_request import HOSTILE_IDS
 
 STATUSES = {"200", "400", "401", "403", "404", "409", "429", "502", "503"}
 
@@ -64,7 +63,7 @@ def test_pattern_lets_through_what_the_endpoint_does(document: Document, operati
     pattern = re.compile(schema["pattern"])
     for good in ("x", "x" * 64, " x ", "11111111-2222-4333-8444-555555555555", "A_b-9"):
         assert pattern.search(good), good
-    for bad in ["", " ", *HOSTILE_IDS.values()]:
+    for bad in ("", " ", "../refunds/1", "x y", "x" * 65, "платёж"):
         assert not pattern.search(bad), bad
 
 

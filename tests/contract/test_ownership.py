@@ -68,30 +68,6 @@ def without_metadata(stranger: User) -> str:
     return str(stranger.host.simulator.create(remove=["metadata"])["id"])
 
 
-def with_empty_metadata(stranger: User) -> str:
-    return str(stranger.host.simulator.create(metadata={})["id"])
-
-
-def with_null_for_metadata(stranger: User) -> str:
-    return str(stranger.host.simulator.create(metadata=None)["id"])
-
-
-def with_a_list_for_metadata(stranger: User) -> str:
-    return str(stranger.host.simulator.create(metadata=["user_id"])["id"])
-
-
-def with_an_empty_owner(stranger: User) -> str:
-    return unrecorded(stranger, metadata={"user_id": ""})
-
-
-def with_null_for_an_owner(stranger: User) -> str:
-    return unrecorded(stranger, metadata={"user_id": None})
-
-
-def with_a_list_for_an_owner(stranger: User) -> str:
-    return unrecorded(stranger, metadata={"user_id": [stranger.id]})
-
-
 def settled_by_hand_for_them(stranger: User) -> str:
     payment_id = unrecorded(stranger)
     stranger.balance()
@@ -116,12 +92,6 @@ ANOTHERS: list[Callable[[User], str]] = [
     theirs_and_canceled_by_the_provider_only,
     theirs_and_of_another_kind,
     without_metadata,
-    with_empty_metadata,
-    with_null_for_metadata,
-    with_a_list_for_metadata,
-    with_an_empty_owner,
-    with_null_for_an_owner,
-    with_a_list_for_an_owner,
     settled_by_hand_for_them,
 ]
 

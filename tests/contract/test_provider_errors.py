@@ -10,10 +10,18 @@ import pytest
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document, Simulator
-from tests.unit.provider_objects import table
 
 from . import answers
-from .scenarios import StartHost, asking, assert_credited_once, at_once, nothing_written, paid, unrecorded
+from .scenarios import (
+    StartHost,
+    asking,
+    assert_credited_once,
+    at_once,
+    each,
+    nothing_written,
+    paid,
+    unrecorded,
+)
 
 REJECTED = "Payment provider rejected the payment request"
 CREDENTIALS = "Payment provider credentials are invalid"
@@ -67,7 +75,7 @@ def test_own_credit_that_lands_while_the_provider_denies_the_payment_is_found(ho
     assert_credited_once(user, payment_id)
 
 
-@table(UNREACHABLE)
+@each(UNREACHABLE)
 def test_unreachable_provider_is_503_and_a_later_call_succeeds(
     host: Host, user: User, case: Document
 ) -> None:
@@ -80,7 +88,7 @@ def test_unreachable_provider_is_503_and_a_later_call_succeeds(
     assert_credited_once(user, payment_id)
 
 
-@table({"500": {"status": 500}, "reset": {"reset": True}, "HTML": {"raw": "<html></html>"}})
+@each({"500": {"status": 500}, "reset": {"reset": True}, "HTML": {"raw": "<html></html>"}})
 def test_unreachable_provider_is_503_for_an_unrecorded_payment_too(
     host: Host, user: User, case: Document
 ) -> None:
@@ -136,7 +144,7 @@ class TestDeadline:
         payment_id = somebody.topup()
         wait_until(lambda: somebody.reconcile(payment_id).status_code == 200, 10, "the pause does not end")
 
-    @table(
+    @each(
         {
             "hang": {"hang": True},
             "slow": {"delay_seconds": 3},
@@ -181,7 +189,7 @@ class TestDeadline:
         answers.try_later(user.reconcile(other))
         answers.credited(user.reconcile(proved), proved)
 
-    @table({"absent": {"status": 429}, "none": {"status": 429, "body": {"retry_after": 0}}})
+    @each({"absent": {"status": 429}, "none": {"status": 429, "body": {"retry_after": 0}}})
     def test_pause_of_no_length_is_a_short_one(self, host: Host, user: User, case: Document) -> None:
         payment_id = paid(user)
         host.simulator.fault(payment_id=payment_id, **case)

@@ -10,119 +10,36 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenarios import nobody_asked, paid
+from .scenarios import each, nobody_asked, paid
 
 LIMIT = 4096
 MEGABYTE = 1 << 20
 
+# One for each class; all of them are in tests/unit/request_bodies.py.
 HOSTILE_IDS = {
-    "parent folder": "../refunds/1",
-    "own folder": ".",
-    "dots": "..",
-    "inner traversal": "a/../../refunds/1",
-    "slash": "a/b",
-    "leading slash": "/payments",
-    "backslash": "..\\refunds",
-    "address": "http://127.0.0.1/",
-    "query": "x?limit=1",
-    "another parameter": "x&limit=1",
-    "fragment": "x#y",
-    "path parameter": "x;y=1",
-    "encoded dots": "%2e%2e",
+    "another endpoint": "../refunds/1",
     "encoded slash": "a%2Fb",
-    "twice encoded slash": "a%252Fb",
-    "encoded null": "x%00",
-    "null": "x\0y",
-    "line feed": "x\ny",
+    "query parameter": "x?limit=1",
+    "fragment": "x#y",
     "header": "x\r\nHost: evil.example",
-    "tab": "x\ty",
+    "null": "x\0y",
     "space": "x y",
-    "escape": "x\x1b[2J",
-    "delete": "x\x7f",
-    "dot": "x.y",
-    "colon": "x:y",
-    "plus": "x+y",
-    "at": "x@y",
-    "star": "*",
-    "comma": "x,y",
-    "quote": "x' OR '1'='1",
-    "double quote": 'x"y',
-    "template": "{payment_id}",
-    "shell": "$(id)",
+    "SQL": "x' OR '1'='1",
     "65 characters": "a" * 65,
-    "3000 characters": "a" * 3000,
     "Cyrillic": "платёж",
-    "Cyrillic look-alike": "\u0430bc",
-    "Arabic digits": "١٢٣",
-    "full-width digits": "\uff11\uff12",
-    "superscript digit": "x²",
-    "Kelvin sign": "\u212a",
-    "long s": "\u017f",
-    "combining accent": "e\u0301",
-    "zero-width space": "x\u200by",
-    "right-to-left mark": "x\u202ey",
-    "byte-order mark": "\ufeffx",
-    "emoji": "💸",
     "lone surrogate": "x\ud800",
 }
-NOT_IDS: dict[str, object] = {
-    "null": None,
-    "empty": "",
-    "blank": " ",
-    "white space": " \t\r\n\v\f",
-    "no-break space": "\u00a0",
-    "number": 1,
-    "decimal": 1.5,
-    "zero": 0,
-    "true": True,
-    "false": False,
-    "list": ["x"],
-    "empty list": [],
-    "object": {"$ne": ""},
-}
+NOT_IDS: dict[str, object] = {"null": None, "blank": " \t", "number": 1, "list": ["x"], "object": {"$ne": ""}}
 NOT_BODIES = {
     "absent": b"",
-    "blank": b" \n",
-    "null": b"null",
-    "list": b'["x"]',
-    "empty list": b"[]",
-    "list of objects": b'[{"payment_id": "x"}]',
-    "string": b'"x"',
-    "number": b"1",
-    "true": b"true",
-    "empty object": b"{}",
-    "another key": b'{"id": "x"}',
-    "another case": b'{"Payment_Id": "x"}',
-    "nested": b'{"data": {"payment_id": "x"}}',
-    "unfinished": b'{"payment_id": "x"',
-    "two objects": b'{"payment_id": "x"}{"payment_id": "y"}',
-    "trailing comma": b'{"payment_id": "x",}',
-    "single quotes": b"{'payment_id': 'x'}",
-    "comment": b'{"payment_id": "x"} // y',
-    "form": b"payment_id=x",
-    "HTML": b"<html></html>",
-    "raw line feed in a string": b'{"payment_id": "x\n"}',
-    "not a number": b'{"payment_id": NaN}',
-    "infinity": b'{"payment_id": -Infinity}',
-    "huge number": b'{"payment_id": ' + b"9" * 4000 + b"}",
-    "huge exponent": b'{"payment_id": 1e999999999}',
+    "not JSON": b"payment_id=x",
     "not UTF-8": b'{"payment_id": "\xff\xfe"}',
-    "Latin-1": '{"payment_id": "é"}'.encode("latin-1"),
-    "null bytes": b"\0" * 16,
-    "gzip": b"\x1f\x8b\x08\x00",
-    "deep lists": b"[" * LIMIT,
-    "closed deep lists": b"[" * (LIMIT // 2) + b"]" * (LIMIT // 2),
-    "deep objects": b'{"a":' * (LIMIT // 5),
-    "deep payment_id": b'{"payment_id":' + b"[" * 2000 + b"]" * 2000 + b"}",
+    "not an object": b'["x"]',
+    "without payment_id": b"{}",
+    "deep": b"[" * LIMIT,
     "one byte too large": b'{"payment_id": "x"}'.ljust(LIMIT + 1),
     "a megabyte": b'{"payment_id": "x"}'.ljust(MEGABYTE),
-    "a megabyte of id": b'{"payment_id": "' + b"x" * MEGABYTE + b'"}',
 }
-
-
-def named(cases: dict[str, object] | dict[str, str] | dict[str, bytes]) -> pytest.MarkDecorator:
-    """A test for each value, called by its name."""
-    return pytest.mark.parametrize("value", cases.values(), ids=cases.keys())
 
 
 @pytest.fixture
@@ -131,22 +48,22 @@ def anybody(host: Host) -> User:
     return host.admin
 
 
-@named(HOSTILE_IDS)
-def test_hostile_id_reaches_nobody(host: Host, anybody: User, value: str) -> None:
+@each(HOSTILE_IDS)
+def test_hostile_id_reaches_nobody(host: Host, anybody: User, case: str) -> None:
     with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": value}).encode()))
+        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": case}).encode()))
 
 
-@named(NOT_IDS)
-def test_what_is_no_id_is_400(host: Host, anybody: User, value: object) -> None:
+@each(NOT_IDS)
+def test_what_is_no_id_is_400(host: Host, anybody: User, case: object) -> None:
     with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": value}).encode()))
+        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": case}).encode()))
 
 
-@named(NOT_BODIES)
-def test_what_is_no_body_is_400(host: Host, anybody: User, value: bytes) -> None:
+@each(NOT_BODIES)
+def test_what_is_no_body_is_400(host: Host, anybody: User, case: bytes) -> None:
     with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(value))
+        answers.invalid(anybody.reconcile_raw(case))
 
 
 def test_endless_body_is_cut_off(host: Host, anybody: User) -> None:
@@ -173,13 +90,12 @@ def test_body_may_be_as_large_as_the_limit(user: User) -> None:
     answers.credited(user.reconcile_raw(body), payment_id)
 
 
-@pytest.mark.parametrize("around", [" {} ", "{}\n", "\t{}", "\r\n{}\r\n", "\u00a0{}"])
-def test_white_space_around_the_id_is_ignored(user: User, around: str) -> None:
+def test_white_space_around_the_id_is_ignored(user: User) -> None:
     payment_id = paid(user)
-    answers.credited(user.reconcile(around.format(payment_id)), payment_id)
+    answers.credited(user.reconcile(f"\r\n {payment_id}\t"), payment_id)
 
 
-@pytest.mark.parametrize("shape", ["a", "A-Z_a-z_0-9", "-", "_", "x" * 64])
+@pytest.mark.parametrize("shape", ["A-Z_a-z_0-9", "x" * 64])
 def test_every_id_of_letters_digits_hyphens_and_underscores_is_looked_up(
     host: Host, user: User, shape: str
 ) -> None:
