@@ -1,4 +1,4 @@
-"""What the endpoint and the service method promise, held against a whole host."""
+"""The contract of the endpoint and the service method, tested on a whole host."""
 
 import pytest
 

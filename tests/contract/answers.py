@@ -1,4 +1,4 @@
-"""What the endpoint may answer: each answer is checked whole, also for what must not be there."""
+"""Assertions about the endpoint's answers. Each checks the whole answer, also for what must be absent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx
 
 from openwebui_billing_reconcile.money.rules import HoldReason
 
-FOREIGN = "Payment does not belong to the current user"
+NOT_OWNED = "Payment does not belong to the current user"
 NOT_CONFIGURED = "Payment system is not configured"
 WALLET_OFF = "Billing wallet is disabled"
 UNDECIDED = {"pending", "waiting_for_capture"}
@@ -16,7 +16,7 @@ KEYS = {"payment_id", "provider_status", "payment_status", "credited"}
 
 
 def reconciled(response: httpx.Response) -> dict[str, Any]:
-    """The four keys of a 200; it says when to come again exactly while nothing is decided."""
+    """Return the four keys of a 200; Retry-After is there exactly while the payment is undecided."""
     assert response.status_code == 200, response.text
     body: dict[str, Any] = response.json()
     assert body.keys() == KEYS
@@ -28,7 +28,7 @@ def reconciled(response: httpx.Response) -> dict[str, Any]:
 
 
 def credited(response: httpx.Response, payment_id: str, payment_status: str | None = "succeeded") -> None:
-    """The money is in the wallet, says the host."""
+    """Assert that the money is in the wallet."""
     assert reconciled(response) == {
         "payment_id": payment_id,
         "provider_status": "succeeded",
@@ -37,15 +37,15 @@ def credited(response: httpx.Response, payment_id: str, payment_status: str | No
     }
 
 
-def proved(response: httpx.Response, payment_id: str) -> None:
-    """The money is in the wallet; whoever put it there at this moment may still have to mark the record."""
+def credited_concurrently(response: httpx.Response, payment_id: str) -> None:
+    """Assert that the money is in the wallet; another call may still have to mark the record."""
     answer = reconciled(response)
     assert answer.pop("payment_status") in {None, "pending", "succeeded"}
     assert answer == {"payment_id": payment_id, "provider_status": "succeeded", "credited": True}
 
 
 def undecided(response: httpx.Response, payment_id: str, status: str, payment_status: str | None) -> None:
-    """Nobody knows yet."""
+    """Assert that the provider has not decided."""
     assert status in UNDECIDED
     assert reconciled(response) == {
         "payment_id": payment_id,
@@ -56,7 +56,7 @@ def undecided(response: httpx.Response, payment_id: str, status: str, payment_st
 
 
 def canceled(response: httpx.Response, payment_id: str, payment_status: str | None) -> None:
-    """There will be no money."""
+    """Assert that the payment is canceled."""
     assert reconciled(response) == {
         "payment_id": payment_id,
         "provider_status": "canceled",
@@ -65,48 +65,48 @@ def canceled(response: httpx.Response, payment_id: str, payment_status: str | No
     }
 
 
-def refused(response: httpx.Response, status: int, *, come_again: bool = False) -> str:
-    """The words of an error; it says when to come again exactly where that can help."""
+def error(response: httpx.Response, status: int, *, retryable: bool = False) -> str:
+    """Return the detail of an error; Retry-After is there exactly where a later call can succeed."""
     assert response.status_code == status, response.text
     body = response.json()
     assert body.keys() == {"detail"}
     detail = body["detail"]
     assert isinstance(detail, str)
     assert detail
-    assert ("retry-after" in response.headers) is come_again
-    if come_again:
+    assert ("retry-after" in response.headers) is retryable
+    if retryable:
         assert retry_after(response) >= 1
     return detail
 
 
 def invalid(response: httpx.Response) -> None:
-    """The body or the id is not valid."""
-    refused(response, 400)
+    """Assert 400: the body or the id is not valid."""
+    error(response, 400)
 
 
-def foreign(response: httpx.Response) -> None:
-    """Not the user_id's: the same words whatever the reason."""
-    assert refused(response, 403) == FOREIGN
+def not_owned(response: httpx.Response) -> None:
+    """Assert 403 in the same words whatever the cause."""
+    assert error(response, 403) == NOT_OWNED
 
 
 def held(response: httpx.Response, reason: HoldReason) -> None:
-    """It does not add up."""
-    assert refused(response, 409) == reason.message
+    """Assert 409 with the reason's message."""
+    assert error(response, 409) == reason.message
 
 
-def nonsense(response: httpx.Response) -> None:
-    """The provider's answer cannot be about this payment."""
-    refused(response, 502)
+def invalid_response(response: httpx.Response) -> None:
+    """Assert 502: the provider's answer cannot be about this payment."""
+    error(response, 502)
 
 
-def try_later(response: httpx.Response) -> int:
-    """A later call can succeed; in so many seconds."""
-    refused(response, 503, come_again=True)
+def temporarily_unavailable(response: httpx.Response) -> int:
+    """Assert 503 and return the seconds after which a later call can succeed."""
+    error(response, 503, retryable=True)
     return retry_after(response)
 
 
 def retry_after(response: httpx.Response) -> int:
-    """Whole seconds."""
+    """Return Retry-After in whole seconds."""
     value = response.headers["retry-after"]
     assert value.isascii()
     assert value.isdecimal()

@@ -1,4 +1,4 @@
-"""The hosts of the contract tests: each is started when the first test asks for it."""
+"""The hosts of the contract tests. Each is started for the first test that uses it."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from .scenarios import StartHost
 
 @pytest.fixture(scope="session")
 def sqlite_host(program: Program, simulator: Simulator) -> Iterator[Host]:
-    """One worker, SQLite."""
+    """Yield a host with one worker and SQLite."""
     with running_host(program, simulator=simulator) as host:
         yield host
 
 
 @pytest.fixture(scope="session")
 def postgres_host(program: Program, simulator: Simulator, postgres: Postgres) -> Iterator[Host]:
-    """Two workers, PostgreSQL."""
+    """Yield a host with two workers and PostgreSQL."""
     with running_host(program, simulator=simulator, database_url=postgres.new_database(), workers=2) as host:
         yield host
 
 
-# Not a parametrised session fixture: going to and fro between its parameters would start hosts anew.
+# Not a parametrized session fixture: alternating between its parameters would restart the hosts.
 @pytest.fixture(params=["sqlite", "postgres"])
 def host(request: pytest.FixtureRequest) -> Host:
-    """The host under test, on either database."""
+    """Return the host under test, on either database."""
     running: Host = request.getfixturevalue(f"{request.param}_host")
     return running
 
 
 @pytest.fixture
 def user(host: Host) -> User:
-    """Somebody new."""
+    """Return a new user."""
     return host.new_user()
 
 
 @pytest.fixture
 def stranger(host: Host) -> User:
-    """Somebody else."""
+    """Return another new user."""
     return host.new_user()
 
 
 @pytest.fixture(scope="session")
 def start_host(program: Program) -> Iterator[StartHost]:
-    """Starts hosts with other settings, on SQLite with one worker; each once."""
+    """Yield a function that starts hosts with other settings, SQLite and one worker; each once."""
     with ExitStack() as stack:
 
         @cache

@@ -1,7 +1,7 @@
 """Calls of the service method, made inside a host: run by the host's own Python in its own folder.
 
-It reads the calls as JSON and prints what became of them. It knows nothing of the plugin: only of what a
-host's own code can rely on.
+It reads the calls as JSON and prints their outcomes. It imports nothing of the plugin, only what a host's own
+code can rely on.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import open_webui.main
 from open_webui.routers import billing
 from open_webui.utils.auth import get_verified_user
 
-MARK = "what became of the calls: "
+MARK = "outcomes of the calls: "
 Report = dict[str, Any]
 FAMILIES = (ValueError, PermissionError, RuntimeError)
 
 
 async def outcome(call: Report) -> Report:
-    """The result or the error, as far as plain Python shows it."""
+    """Return the result or the error, as far as plain Python shows it."""
     try:
         result = await billing.billing_service.reconcile_topup_payment(**call)
     except Exception as error:  # noqa: BLE001 - it is what the test is about
@@ -37,7 +37,7 @@ async def outcome(call: Report) -> Report:
 
 
 class Stub:
-    """A service of the host's own in place of the real one."""
+    """A service that replaces the host's."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -61,7 +61,7 @@ STUBS = {
 
 
 async def through(stub: Stub, http: httpx.AsyncClient) -> Report:
-    """What the endpoint makes of a service that was put in its place."""
+    """Return the endpoint's answer while ``stub`` replaces the host's service."""
     kept = billing.billing_service
     billing.billing_service = stub
     try:
@@ -72,7 +72,7 @@ async def through(stub: Stub, http: httpx.AsyncClient) -> Report:
 
 
 async def wallet_off(http: httpx.AsyncClient) -> int:
-    """What the endpoint says once the flag is off on the host's own module."""
+    """Return the endpoint's status while the flag is off on the host's own module."""
     kept = billing.ENABLE_BILLING_WALLET
     billing.ENABLE_BILLING_WALLET = False
     try:
@@ -81,10 +81,10 @@ async def wallet_off(http: httpx.AsyncClient) -> int:
         billing.ENABLE_BILLING_WALLET = kept
 
 
-class SomeUser:
-    """Whoever the host's tests say is signed in."""
+class SignedInUser:
+    """The user that ``get_verified_user`` is overridden to return."""
 
-    id = "somebody"
+    id = "signed_in"
 
 
 async def main() -> None:
@@ -92,7 +92,7 @@ async def main() -> None:
     calls = json.load(sys.stdin)
     async with app.router.lifespan_context(app):
         outcomes = {name: await outcome(call) for name, call in calls.items()}
-        app.dependency_overrides[get_verified_user] = SomeUser
+        app.dependency_overrides[get_verified_user] = SignedInUser
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://host") as http:
             stubs = {name: await through(stub, http) for name, stub in STUBS.items()}
             off = await wallet_off(http)

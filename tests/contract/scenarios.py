@@ -1,4 +1,4 @@
-"""How things stand before a test, and what must (not) have changed after it."""
+"""Payments to reconcile, and what must or must not have changed afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.yookassa.client import Document, Simulator
 T = TypeVar("T")
 
 StartHost = Callable[..., Host]
-"""Called with a simulator, or `None`, and settings: a running host. See the fixture `start_host`."""
+"""Returns a running host for a simulator, or ``None``, and settings. See the fixture ``start_host``."""
 
 
 def each(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
@@ -26,21 +26,21 @@ def each(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
 
 
 def paid(user: User, kopeks: int = PACKAGE) -> str:
-    """A top-up of this user, paid at the provider, of which the host has not heard."""
+    """Return the id of a top-up of this user, paid at the provider, whose webhook never came."""
     payment_id = user.topup(kopeks)
     user.host.simulator.pay(payment_id)
     return payment_id
 
 
 def unrecorded(owner: User, *, metadata: Document | None = None, **fields: Any) -> str:
-    """A paid top-up that only the provider knows: there is no record of it in the host."""
+    """Return the id of a paid top-up that only the provider knows: the host has no record of it."""
     about = {"kind": "topup", "user_id": owner.id} | (metadata or {})
     document = owner.host.simulator.create(metadata=about, **fields)
     return str(document["id"])
 
 
-def books_about(user: User, payment_id: str) -> Document:
-    """All that the host has written down about a payment and its owner's money."""
+def stored_rows(user: User, payment_id: str) -> Document:
+    """Return the host's rows about a payment and its owner's wallets."""
     books = user.host.books
     return {
         "record": books.record(payment_id),
@@ -51,15 +51,15 @@ def books_about(user: User, payment_id: str) -> Document:
 
 @contextmanager
 def nothing_written(*users: User, about: str) -> Iterator[None]:
-    """The books about a payment are afterwards what they were before, to the last column."""
-    before = [books_about(user, about) for user in users]
+    """Assert that the host's rows about a payment are the same afterwards, in every column."""
+    before = [stored_rows(user, about) for user in users]
     yield
-    assert [books_about(user, about) for user in users] == before
+    assert [stored_rows(user, about) for user in users] == before
 
 
 @contextmanager
-def nobody_asked(simulator: Simulator) -> Iterator[None]:
-    """Not one request reaches the provider meanwhile."""
+def no_queries(simulator: Simulator) -> Iterator[None]:
+    """Assert that no request reaches the provider meanwhile."""
     simulator.forget_requests()
     yield
     assert simulator.requests() == []
@@ -68,7 +68,7 @@ def nobody_asked(simulator: Simulator) -> Iterator[None]:
 def assert_credited_once(
     user: User, payment_id: str, kopeks: int = PACKAGE, *, wallet: str | None = None, currency: str = "RUB"
 ) -> None:
-    """Ledger, wallet and record agree: this money came in, once, and no other."""
+    """Assert that ledger, wallet and record agree on this one credit."""
     books = user.host.books
     into = books.wallet(user.id, currency)
     assert wallet in {None, into["id"]}
@@ -88,24 +88,24 @@ def assert_credited_once(
     assert record["status"] == "succeeded"
 
 
-def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
-    """Make all calls at the same time."""
+def concurrently(calls: Sequence[Callable[[], T]]) -> list[T]:
+    """Make all calls at the same time and return their results."""
     with ThreadPoolExecutor(len(calls)) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
 
 
 @contextmanager
-def asking(
+def query_in_flight(
     user: User, payment_id: str, delay_seconds: float = 0.7, **answered: Any
 ) -> Iterator[Future[httpx.Response]]:
-    """A reconcile call whose question has reached the provider; the answer is under way.
+    """Yield a reconcile call whose query has reached the provider; the answer is delayed.
 
-    It tells how things stood when the question came, unless the provider is told what to answer.
+    The answer describes the payment at the time of the query, unless ``answered`` says otherwise.
     """
     simulator = user.host.simulator
-    questions = simulator.questions(payment_id)
+    queries = simulator.questions(payment_id)
     simulator.fault(payment_id=payment_id, sequence=[{"delay_seconds": delay_seconds} | answered])
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(user.reconcile, payment_id)
-        wait_until(lambda: simulator.questions(payment_id) > questions, 10, "the provider was not asked")
+        wait_until(lambda: simulator.questions(payment_id) > queries, 10, "the provider was not queried")
         yield answer

@@ -1,4 +1,4 @@
-"""The point of it all: paid money arrives, once, for the right person, in the right amount."""
+"""A paid top-up is credited once, to the right user, in the right amount."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 
 from . import answers
-from .scenarios import assert_credited_once, at_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import assert_credited_once, concurrently, no_queries, nothing_written, paid, unrecorded
 
 
 def test_paid_topup_is_credited(user: User) -> None:
@@ -29,10 +29,10 @@ def test_amount_is_the_one_ordered(user: User, kopeks: int) -> None:
     assert_credited_once(user, payment_id, kopeks)
 
 
-def test_second_call_credits_nothing_and_asks_nobody(host: Host, user: User) -> None:
+def test_second_call_credits_nothing_and_sends_no_query(host: Host, user: User) -> None:
     payment_id = paid(user)
     first = user.reconcile(payment_id)
-    with nobody_asked(host.simulator), nothing_written(user, about=payment_id):
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
         second = user.reconcile(payment_id)
     assert second.json() == first.json()
     answers.credited(second, payment_id)
@@ -49,15 +49,15 @@ def test_local_payment_id_is_not_the_providers(host: Host, user: User) -> None:
     record = host.books.record(payment_id)
     assert record is not None
     with nothing_written(user, about=payment_id):
-        answers.foreign(user.reconcile(record["id"]))
+        answers.not_owned(user.reconcile(record["id"]))
 
 
-def test_callers_at_once_share_one_question_and_one_credit(host: Host, user: User) -> None:
+def test_callers_at_once_share_one_query_and_one_credit(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.simulator.fault(payment_id=payment_id, delay_seconds=0.5)
-    responses = at_once([lambda: user.reconcile(payment_id)] * 12)
+    responses = concurrently([lambda: user.reconcile(payment_id)] * 12)
     for response in responses:
-        answers.proved(response, payment_id)
+        answers.credited_concurrently(response, payment_id)
     assert host.simulator.questions(payment_id) <= host.workers
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
@@ -65,20 +65,20 @@ def test_callers_at_once_share_one_question_and_one_credit(host: Host, user: Use
 
 def test_topups_at_once_are_all_credited(user: User) -> None:
     payments = [paid(user) for _ in range(6)]
-    for response in at_once([partial(user.reconcile, payment_id) for payment_id in payments]):
+    for response in concurrently([partial(user.reconcile, payment_id) for payment_id in payments]):
         assert answers.reconciled(response)["credited"] is True
     assert user.balance() == 600_000
 
 
 def test_first_topups_at_once_share_one_new_wallet(host: Host, user: User) -> None:
     payments = [unrecorded(user) for _ in range(4)]
-    for response in at_once([partial(user.reconcile, payment_id) for payment_id in payments]):
+    for response in concurrently([partial(user.reconcile, payment_id) for payment_id in payments]):
         assert answers.reconciled(response)["credited"] is True
     (wallet,) = host.books.wallets(user.id)
     assert wallet["balance_topup_kopeks"] == 400_000
 
 
-def test_caller_who_leaves_is_credited_all_the_same(host: Host, user: User) -> None:
+def test_caller_that_disconnects_is_credited_nevertheless(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.simulator.fault(payment_id=payment_id, delay_seconds=1.5, times=1)
     with pytest.raises(httpx.ReadTimeout):

@@ -1,4 +1,4 @@
-"""What the ledger says comes first: before asking, after asking, and after every remembered answer."""
+"""The ledger decides first: before the query, after it, and after every remembered answer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,20 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
 from . import answers
-from .scenarios import asking, assert_credited_once, each, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import (
+    assert_credited_once,
+    each,
+    no_queries,
+    nothing_written,
+    paid,
+    query_in_flight,
+    unrecorded,
+)
 
 
 @pytest.fixture
 def credited(user: User) -> str:
-    """A top-up of the user's that was credited."""
+    """Return the id of a credited top-up of the user."""
     payment_id = paid(user)
     answers.credited(user.reconcile(payment_id), payment_id)
     return payment_id
@@ -32,7 +40,7 @@ def test_overwritten_status_of_a_credited_payment_is_repaired(
     host: Host, user: User, credited: str, status: str
 ) -> None:
     host.books.change_record(credited, status=status)
-    with nobody_asked(host.simulator):
+    with no_queries(host.simulator):
         answers.credited(user.reconcile(credited), credited)
     assert_credited_once(user, credited)
 
@@ -49,9 +57,9 @@ def test_credit_is_proved_also_where_its_status_cannot_be_repaired(
 
 def test_credit_is_proved_without_a_record(host: Host, user: User, stranger: User, credited: str) -> None:
     host.books.delete_record(credited)
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.credited(user.reconcile(credited), credited, payment_status=None)
-        answers.foreign(stranger.reconcile(credited))
+        answers.not_owned(stranger.reconcile(credited))
 
 
 def test_record_that_names_no_wallet_is_proved_by_any_entry_of_its_owner(
@@ -65,14 +73,14 @@ def test_record_that_names_no_wallet_is_proved_by_any_entry_of_its_owner(
 def test_spent_credit_is_still_a_credit(host: Host, user: User, credited: str) -> None:
     wallet_id = host.books.wallet(user.id)["id"]
     host.books.change_wallet(wallet_id, balance_topup_kopeks=0)
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.credited(user.reconcile(credited), credited)
 
 
 def test_refunded_credit_is_still_a_credit(host: Host, user: User, credited: str) -> None:
-    """Refund state is as of the provider's answer: what comes later is not this endpoint's business."""
+    """Refund state is as of the provider's answer; a later refund does not change the result."""
     host.simulator.refund(credited)
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.credited(user.reconcile(credited), credited)
 
 
@@ -91,18 +99,18 @@ def test_refunded_credit_is_still_a_credit(host: Host, user: User, credited: str
 def test_entry_that_differs_is_held(host: Host, user: User, credited: str, case: Document) -> None:
     (entry,) = host.books.entries(credited)
     host.books.change_entry(entry["id"], **case)
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.held(user.reconcile(credited), HoldReason.CREDITED_ELSEWHERE)
 
 
-def test_entry_in_anothers_wallet_is_held_for_the_owner_and_foreign_to_the_other(
+def test_entry_in_anothers_wallet_is_held_for_the_owner_and_not_owned_by_the_other(
     host: Host, user: User, stranger: User, credited: str
 ) -> None:
     (entry,) = host.books.entries(credited)
     host.books.change_entry(entry["id"], user_id=stranger.id, wallet_id=host.books.add_wallet(stranger.id))
-    with nobody_asked(host.simulator), nothing_written(user, stranger, about=credited):
+    with no_queries(host.simulator), nothing_written(user, stranger, about=credited):
         answers.held(user.reconcile(credited), HoldReason.CREDITED_ELSEWHERE)
-        answers.foreign(stranger.reconcile(credited))
+        answers.not_owned(stranger.reconcile(credited))
 
 
 # --- Succeeded, but not credited -----------------------------------------------------------------
@@ -111,14 +119,14 @@ def test_entry_in_anothers_wallet_is_held_for_the_owner_and_foreign_to_the_other
 def test_record_marked_succeeded_without_an_entry_is_held(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.books.change_record(payment_id, status="succeeded")
-    with nobody_asked(host.simulator), nothing_written(user, about=payment_id):
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
         answers.held(user.reconcile(payment_id), HoldReason.SUCCEEDED_WITHOUT_LEDGER)
 
 
 def test_record_whose_entry_is_gone_is_held(host: Host, user: User, credited: str) -> None:
     (entry,) = host.books.entries(credited)
     host.books.delete_entry(entry["id"])
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.held(user.reconcile(credited), HoldReason.SUCCEEDED_WITHOUT_LEDGER)
 
 
@@ -145,7 +153,7 @@ BY_HAND: dict[str, Document] = {
 
 
 def settle_by_hand(owner: User, payment_id: str, *, key: bool = False, **columns: Any) -> None:
-    """An administrator's entry that names the payment, as its reference or as its idempotency key."""
+    """Add an administrator's entry that names the payment as its reference or its idempotency key."""
     owner.balance()
     books = owner.host.books
     naming = {"idempotency_key": payment_id} if key else {"reference_id": payment_id}
@@ -159,7 +167,7 @@ def settle_by_hand(owner: User, payment_id: str, *, key: bool = False, **columns
 def test_payment_settled_by_hand_is_held(host: Host, user: User, case: Document) -> None:
     payment_id = paid(user)
     settle_by_hand(user, payment_id, **case)
-    with nobody_asked(host.simulator), nothing_written(user, about=payment_id):
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
         answers.held(user.reconcile(payment_id), HoldReason.SETTLED_BY_HAND)
 
 
@@ -191,34 +199,34 @@ def test_entries_of_other_payments_settle_nothing(host: Host, user: User) -> Non
 
 def test_adjustment_beside_a_credit_changes_nothing(host: Host, user: User, credited: str) -> None:
     settle_by_hand(user, credited, type="adjustment", reference_type="by_hand")
-    with nobody_asked(host.simulator), nothing_written(user, about=credited):
+    with no_queries(host.simulator), nothing_written(user, about=credited):
         answers.credited(user.reconcile(credited), credited)
 
 
-# --- While the provider is thinking --------------------------------------------------------------
+# --- While the provider is answering --------------------------------------------------------------
 
 
 def test_payment_settled_by_hand_while_the_provider_answers_is_held(user: User) -> None:
     payment_id = paid(user)
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         settle_by_hand(user, payment_id, type="adjustment", reference_type="by_hand")
         with nothing_written(user, about=payment_id):
             answers.held(answer.result(), HoldReason.SETTLED_BY_HAND)
 
 
-def test_record_that_turns_anothers_while_the_provider_answers_is_foreign(
+def test_record_that_turns_anothers_while_the_provider_answers_is_not_owned(
     host: Host, user: User, stranger: User
 ) -> None:
     payment_id = paid(user)
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         host.books.change_record(payment_id, user_id=stranger.id)
         with nothing_written(user, stranger, about=payment_id):
-            answers.foreign(answer.result())
+            answers.not_owned(answer.result())
 
 
 def test_credit_that_lands_while_the_provider_answers_is_found(host: Host, user: User) -> None:
     payment_id = paid(user)
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         assert host.webhook(payment_id) == 200
         with nothing_written(user, about=payment_id):
             answers.credited(answer.result(), payment_id)
@@ -227,10 +235,10 @@ def test_credit_that_lands_while_the_provider_answers_is_found(host: Host, user:
 
 @pytest.mark.parametrize("status", ["pending", "canceled", "waiting_for_capture"])
 def test_old_answer_does_not_overwrite_a_credit(host: Host, user: User, status: str) -> None:
-    """The answer tells of the moment when the question came; the money came after it."""
+    """The answer describes the payment at the time of the query; it was paid after that."""
     payment_id = user.topup()
     host.simulator.change(payment_id, status=status)
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         host.simulator.pay(payment_id)
         assert host.webhook(payment_id) == 200
         with nothing_written(user, about=payment_id):
@@ -252,8 +260,8 @@ def test_credit_that_cannot_be_written_is_503_and_succeeds_later(host: Host, use
         host.books.refusing("INSERT", host.books.ledger, reference_id=payment_id),
         nothing_written(user, about=payment_id),
     ):
-        answers.try_later(user.reconcile(payment_id))
-        answers.try_later(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
@@ -261,7 +269,7 @@ def test_credit_that_cannot_be_written_is_503_and_succeeds_later(host: Host, use
 def test_remembered_answer_is_held_against_the_ledger_again(host: Host, user: User) -> None:
     payment_id = paid(user)
     with host.books.refusing("INSERT", host.books.ledger, reference_id=payment_id, type="topup"):
-        answers.try_later(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
     settle_by_hand(user, payment_id, type="adjustment", reference_type="by_hand")
     with nothing_written(user, about=payment_id):
         answers.held(user.reconcile(payment_id), HoldReason.SETTLED_BY_HAND)
@@ -278,7 +286,7 @@ def test_credit_whose_record_cannot_be_marked_is_a_credit(host: Host, user: User
 def test_unrecorded_payment_that_cannot_be_recorded_is_503_and_succeeds_later(host: Host, user: User) -> None:
     payment_id = unrecorded(user)
     with host.books.refusing("INSERT", host.books.payments, provider_payment_id=payment_id):
-        answers.try_later(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
         assert host.books.entries(payment_id) == []
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
@@ -290,29 +298,29 @@ def test_wallet_that_cannot_be_made_is_503_and_succeeds_later(host: Host, user: 
         host.books.refusing("INSERT", host.books.wallet_table, user_id=user.id),
         nothing_written(user, about=payment_id),
     ):
-        answers.try_later(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
 
-def test_books_that_cannot_be_read_are_503(host: Host, user: User) -> None:
+def test_database_that_cannot_be_read_is_503(host: Host, user: User) -> None:
     payment_id = paid(user)
-    with host.books.missing(host.books.ledger), nobody_asked(host.simulator):
-        answers.try_later(user.reconcile(payment_id))
+    with host.books.missing(host.books.ledger), no_queries(host.simulator):
+        answers.temporarily_unavailable(user.reconcile(payment_id))
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
 
 def test_stuck_wallet_is_503_within_twelve_seconds_and_the_credit_lands_later(postgres_host: Host) -> None:
-    user, somebody = postgres_host.new_user(), postgres_host.new_user()
-    payment_id, other = paid(user), paid(somebody)
+    user, other_user = postgres_host.new_user(), postgres_host.new_user()
+    payment_id, other = paid(user), paid(other_user)
     books = postgres_host.books
     with books.holding_wallet(books.wallet(user.id)["id"]):
-        began = time.monotonic()
-        with asking(user, payment_id, delay_seconds=0) as answer:
-            answers.credited(somebody.reconcile(other), other)
-            answers.try_later(answer.result())
-        assert time.monotonic() - began < 13
+        started_at = time.monotonic()
+        with query_in_flight(user, payment_id, delay_seconds=0) as answer:
+            answers.credited(other_user.reconcile(other), other)
+            answers.temporarily_unavailable(answer.result())
+        assert time.monotonic() - started_at < 13
         assert books.entries(payment_id) == []
     wait_until(lambda: books.entries(payment_id), 10, "the credit did not land")
     wait_until(lambda: user.reconcile(payment_id).status_code == 200, 10, "the credit is not proved")

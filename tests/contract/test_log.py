@@ -1,4 +1,4 @@
-"""What is written into the host's log about it, and what never is."""
+"""What our loggers write into the host's log, and what they never do."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from .scenarios import paid
 
 
 def lines_about(host: Host, payment_id: str, words: str) -> list[str]:
-    """The log's lines with these words and this payment."""
+    """Return the log's lines with these words and this payment."""
     return [line for line in host.log.splitlines() if words in line and payment_id in line]
 
 
 def wait_for_line(host: Host, payment_id: str, words: str) -> str:
-    """The log comes through a pipe, so it may lag behind the answer."""
+    """Wait for a line, since the log comes through a pipe and may lag behind the answer."""
     wait_until(lambda: lines_about(host, payment_id, words), 5, f"no line {words!r}")
     return lines_about(host, payment_id, words)[0]
 
 
 def ours(host: Host) -> list[str]:
-    """The lines of our loggers."""
+    """Return the lines of our loggers."""
     return [line for line in host.log.splitlines() if "openwebui_billing_reconcile" in line]
 
 
-def test_credit_is_one_line_with_all_that_an_auditor_wants(host: Host, user: User) -> None:
+def test_credit_is_one_line_with_payment_user_wallet_and_amount(host: Host, user: User) -> None:
     payment_id = paid(user)
     for _ in range(3):
         answers.credited(user.reconcile(payment_id), payment_id)
@@ -50,7 +50,7 @@ def test_hold_is_one_warning_with_its_reason_code(host: Host, user: User) -> Non
     assert len(lines_about(host, payment_id, "Top-up held")) <= host.workers
 
 
-def test_each_reason_is_told(host: Host, user: User) -> None:
+def test_each_reason_is_logged(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.books.change_record(payment_id, status="succeeded")
     answers.held(user.reconcile(payment_id), HoldReason.SUCCEEDED_WITHOUT_LEDGER)
@@ -60,7 +60,7 @@ def test_each_reason_is_told(host: Host, user: User) -> None:
     wait_for_line(host, payment_id, "reason=not_a_topup")
 
 
-def test_secrets_and_the_providers_words_stay_out(host: Host, user: User) -> None:
+def test_secrets_and_the_providers_text_stay_out(host: Host, user: User) -> None:
     marker = "do-not-log-this-body"
     for answer in (
         {"status": 500, "raw": marker},
@@ -87,8 +87,8 @@ def test_secrets_and_the_providers_words_stay_out(host: Host, user: User) -> Non
 def test_expected_errors_leave_no_stack_trace(host: Host, user: User, stranger: User) -> None:
     before = len(host.log)
     answers.invalid(user.reconcile("../x"))
-    answers.foreign(user.reconcile(paid(stranger)))
-    answers.foreign(user.reconcile("unknown-to-all"))
+    answers.not_owned(user.reconcile(paid(stranger)))
+    answers.not_owned(user.reconcile("unknown-to-all"))
     payment_id = paid(user)
     host.simulator.change(payment_id, paid=False)
     answers.held(user.reconcile(payment_id), HoldReason.NOT_PAID)

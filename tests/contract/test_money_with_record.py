@@ -1,4 +1,4 @@
-"""When money moves, where the host has a record of its own: the record decides amount and wallet."""
+"""Credits with a local record: the record decides amount and wallet."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document, rubles
 
 from . import answers
-from .scenarios import assert_credited_once, each, nobody_asked, nothing_written, paid
+from .scenarios import assert_credited_once, each, no_queries, nothing_written, paid
 
 # --- The provider's object: one case for each reason; every shape is in tests/unit/provider_objects.py ---
 
@@ -50,33 +50,35 @@ def test_answer_that_does_not_add_up_is_held(
 
 
 @each({"unknown status": {"status": "refunded"}, "no status": {"remove": ["status"]}, "no id": {"id": None}})
-def test_answer_that_cannot_be_about_the_payment_is_nonsense(host: Host, user: User, case: Document) -> None:
+def test_answer_without_id_or_status_is_an_invalid_response(host: Host, user: User, case: Document) -> None:
     payment_id = paid(user)
     host.simulator.change(payment_id, **case)
     with nothing_written(user, about=payment_id):
-        answers.nonsense(user.reconcile(payment_id))
+        answers.invalid_response(user.reconcile(payment_id))
 
 
 @each(INVALID)
-def test_answer_that_is_no_payment_is_nonsense(host: Host, user: User, case: Document) -> None:
+def test_answer_that_is_no_payment_is_an_invalid_response(host: Host, user: User, case: Document) -> None:
     payment_id = paid(user)
     host.simulator.fault(payment_id=payment_id, **case)
     with nothing_written(user, about=payment_id):
-        answers.nonsense(user.reconcile(payment_id))
+        answers.invalid_response(user.reconcile(payment_id))
 
 
-def test_anothers_paid_payment_in_answer_to_mine_is_nonsense(host: Host, user: User, stranger: User) -> None:
+def test_anothers_payment_in_the_answer_is_an_invalid_response(
+    host: Host, user: User, stranger: User
+) -> None:
     mine, theirs = user.topup(), paid(stranger)
     host.simulator.fault(payment_id=mine, body=host.simulator.payment(theirs))
     with nothing_written(user, stranger, about=mine), nothing_written(user, stranger, about=theirs):
-        answers.nonsense(user.reconcile(mine))
+        answers.invalid_response(user.reconcile(mine))
 
 
-def test_redirect_to_another_payment_is_nonsense(host: Host, user: User, stranger: User) -> None:
+def test_redirect_to_another_payment_is_an_invalid_response(host: Host, user: User, stranger: User) -> None:
     mine, theirs = user.topup(), paid(stranger)
     host.simulator.fault(payment_id=mine, redirect=f"/v3/payments/{theirs}")
     with nothing_written(user, stranger, about=mine):
-        answers.nonsense(user.reconcile(mine))
+        answers.invalid_response(user.reconcile(mine))
 
 
 def test_refunded_topup_is_held(host: Host, user: User) -> None:
@@ -116,7 +118,7 @@ def test_metadata_that_names_another_user_and_wallet_pays_them_nothing(
     metadata = {"kind": "topup", "user_id": stranger.id, "wallet_id": theirs, "amount_kopeks": "99999900"}
     host.simulator.change(payment_id, metadata=metadata)
     with nothing_written(stranger, about="nothing"):
-        answers.foreign(stranger.reconcile(payment_id))
+        answers.not_owned(stranger.reconcile(payment_id))
         answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
@@ -145,7 +147,7 @@ def test_paid_record_is_credited_whatever_its_status(host: Host, user: User, sta
 def test_record_of_another_kind_is_no_topup(host: Host, user: User) -> None:
     payment_id = paid(user)
     host.books.change_record(payment_id, kind="subscription")
-    with nobody_asked(host.simulator), nothing_written(user, about=payment_id):
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
         answers.held(user.reconcile(payment_id), HoldReason.NOT_A_TOPUP)
 
 

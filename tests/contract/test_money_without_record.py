@@ -1,4 +1,4 @@
-"""When money moves, where only the provider knows the payment: its metadata has to prove whose it is."""
+"""Credits without a local record: the provider's metadata must prove whose payment it is."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def test_answer_that_does_not_add_up_is_held(user: User, case: tuple[HoldReason,
 
 
 @each({"unknown status": {"status": "refunded"}, "no id": {"remove": ["id"]}})
-def test_answer_that_cannot_be_about_the_payment_is_nonsense(host: Host, user: User, case: Document) -> None:
+def test_answer_without_id_or_status_is_an_invalid_response(host: Host, user: User, case: Document) -> None:
     payment_id = ordered(user, {})
     host.simulator.change(payment_id, **case)
     with nothing_written(user, about=payment_id):
-        answers.nonsense(user.reconcile(payment_id))
+        answers.invalid_response(user.reconcile(payment_id))
 
 
-def test_answer_that_is_no_payment_is_nonsense(host: Host, user: User) -> None:
+def test_answer_that_is_no_payment_is_an_invalid_response(host: Host, user: User) -> None:
     payment_id = ordered(user, {})
     host.simulator.fault(payment_id=payment_id, body=[])
     with nothing_written(user, about=payment_id):
-        answers.nonsense(user.reconcile(payment_id))
+        answers.invalid_response(user.reconcile(payment_id))
 
 
-def test_mine_in_answer_to_an_unknown_id_is_nonsense(host: Host, user: User) -> None:
+def test_mine_in_answer_to_an_unknown_id_is_an_invalid_response(host: Host, user: User) -> None:
     payment_id = ordered(user, {})
     host.simulator.fault(payment_id="made_up", times=1, body=host.simulator.payment(payment_id))
     with nothing_written(user, about="made_up"), nothing_written(user, about=payment_id):
-        answers.nonsense(user.reconcile("made_up"))
+        answers.invalid_response(user.reconcile("made_up"))
 
 
 # --- The amount ----------------------------------------------------------------------------------

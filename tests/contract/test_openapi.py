@@ -1,4 +1,4 @@
-"""The OpenAPI document tells the truth about the endpoint."""
+"""The OpenAPI document describes what the endpoint does."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ STATUSES = {"200", "400", "401", "403", "404", "409", "429", "502", "503"}
 
 @pytest.fixture
 def document(host: Host) -> Document:
-    """What the host says of itself."""
+    """Return the host's document."""
     return dict(host.http.get("/openapi.json").raise_for_status().json())
 
 
 @pytest.fixture
 def operation(document: Document) -> Document:
-    """What it says of the endpoint."""
+    """Return its part about the endpoint."""
     path: Document = document["paths"][RECONCILE]
     assert path.keys() == {"post"}
     return dict(path["post"])
 
 
 def resolved(document: Document, schema: Document) -> Document:
-    """The schema behind a reference."""
+    """Return the schema behind a reference."""
     while "$ref" in schema:
         found: Any = document
         for name in schema["$ref"].removeprefix("#/").split("/"):
@@ -40,7 +40,7 @@ def resolved(document: Document, schema: Document) -> Document:
 
 
 def content(document: Document, holder: Document) -> Document:
-    """The schema of a JSON body."""
+    """Return the schema of a JSON body."""
     assert holder["content"].keys() == {"application/json"}
     return resolved(document, holder["content"]["application/json"]["schema"])
 
@@ -82,7 +82,7 @@ def test_answer_has_exactly_four_keys(document: Document, operation: Document) -
 
 
 def kinds(schema: Document) -> set[str]:
-    """The JSON types a schema allows."""
+    """Return the JSON types a schema allows."""
     return {part["type"] for part in schema.get("anyOf", [schema])}
 
 
@@ -100,7 +100,7 @@ def test_retry_after_is_documented_where_it_is_sent(operation: Document) -> None
     assert saying == {"200", "429", "503"}
 
 
-def test_nothing_but_the_body_is_asked_for(operation: Document) -> None:
+def test_the_body_is_the_only_parameter(operation: Document) -> None:
     assert operation.get("parameters", []) == []
 
 

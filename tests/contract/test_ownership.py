@@ -1,4 +1,4 @@
-"""403: one status and one wording, so that nobody learns which payments exist and whose they are."""
+"""403: one status and one wording, so that no caller learns which payments exist and whose they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenarios import assert_credited_once, nobody_asked, nothing_written, paid, unrecorded
+from .scenarios import assert_credited_once, no_queries, nothing_written, paid, unrecorded
 
 
 def their_pending_topup(stranger: User) -> str:
@@ -44,7 +44,7 @@ def their_subscription(stranger: User) -> str:
     return payment_id
 
 
-def unknown_to_everybody(_stranger: User) -> str:
+def unknown_payment(_stranger: User) -> str:
     return "11111111-2222-4333-8444-555555555555"
 
 
@@ -79,14 +79,14 @@ def settled_by_hand_for_them(stranger: User) -> str:
     return payment_id
 
 
-ANOTHERS: list[Callable[[User], str]] = [
+NOT_OWNED: list[Callable[[User], str]] = [
     their_pending_topup,
     their_paid_topup,
     their_canceled_topup,
     their_credited_topup,
     their_credit_without_a_record,
     their_subscription,
-    unknown_to_everybody,
+    unknown_payment,
     theirs_by_the_provider_only,
     theirs_and_pending_by_the_provider_only,
     theirs_and_canceled_by_the_provider_only,
@@ -96,38 +96,38 @@ ANOTHERS: list[Callable[[User], str]] = [
 ]
 
 
-@pytest.mark.parametrize("scene", ANOTHERS, ids=lambda scene: scene.__name__)
+@pytest.mark.parametrize("scenario", NOT_OWNED, ids=lambda scenario: scenario.__name__)
 def test_what_is_not_proved_mine_is_403_in_the_same_words(
-    user: User, stranger: User, scene: Callable[[User], str]
+    user: User, stranger: User, scenario: Callable[[User], str]
 ) -> None:
-    payment_id = scene(stranger)
+    payment_id = scenario(stranger)
     with nothing_written(user, stranger, about=payment_id):
-        answers.foreign(user.reconcile(payment_id))
+        answers.not_owned(user.reconcile(payment_id))
 
 
 def test_administrators_are_no_exception(host: Host, user: User) -> None:
     payment_id = paid(user)
     with nothing_written(user, host.admin, about=payment_id):
-        answers.foreign(host.admin.reconcile(payment_id))
+        answers.not_owned(host.admin.reconcile(payment_id))
 
 
-def test_provider_is_not_asked_about_anothers_record(host: Host, user: User, stranger: User) -> None:
+def test_provider_is_not_queried_about_anothers_record(host: Host, user: User, stranger: User) -> None:
     payment_id = paid(stranger)
-    with nobody_asked(host.simulator):
-        answers.foreign(user.reconcile(payment_id))
+    with no_queries(host.simulator):
+        answers.not_owned(user.reconcile(payment_id))
 
 
 def test_answer_to_the_owner_is_not_shared_with_others(host: Host, user: User, stranger: User) -> None:
     payment_id = unrecorded(user)
     answers.credited(user.reconcile(payment_id), payment_id)
-    answers.foreign(stranger.reconcile(payment_id))
+    answers.not_owned(stranger.reconcile(payment_id))
     assert_credited_once(user, payment_id)
     assert host.books.wallets(stranger.id) == []
 
 
 def test_answer_to_another_does_not_spoil_the_owners(user: User, stranger: User) -> None:
     payment_id = unrecorded(user)
-    answers.foreign(stranger.reconcile(payment_id))
+    answers.not_owned(stranger.reconcile(payment_id))
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
@@ -138,6 +138,6 @@ def test_record_that_says_anothers_beats_metadata_that_says_mine(
     payment_id = paid(stranger)
     host.simulator.change(payment_id, metadata={"kind": "topup", "user_id": user.id})
     with nothing_written(user, stranger, about=payment_id):
-        answers.foreign(user.reconcile(payment_id))
+        answers.not_owned(user.reconcile(payment_id))
     answers.credited(stranger.reconcile(payment_id), payment_id)
     assert_credited_once(stranger, payment_id)

@@ -1,4 +1,4 @@
-"""400: whatever is not a top-up's id is turned away before anybody looks it up. It is never 422."""
+"""400: whatever is not a top-up's id is turned away before admin looks it up. It is never 422."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenarios import each, nobody_asked, paid
+from .scenarios import each, no_queries, paid
 
 LIMIT = 4096
 MEGABYTE = 1 << 20
@@ -43,37 +43,37 @@ NOT_BODIES = {
 
 
 @pytest.fixture
-def anybody(host: Host) -> User:
-    """Whoever; such requests cost nothing and touch nobody's money."""
+def admin(host: Host) -> User:
+    """Return the administrator: refused requests leave nothing behind, so one user serves all."""
     return host.admin
 
 
 @each(HOSTILE_IDS)
-def test_hostile_id_reaches_nobody(host: Host, anybody: User, case: str) -> None:
-    with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": case}).encode()))
+def test_hostile_id_reaches_no_provider(host: Host, admin: User, case: str) -> None:
+    with no_queries(host.simulator):
+        answers.invalid(admin.reconcile_raw(json.dumps({"payment_id": case}).encode()))
 
 
 @each(NOT_IDS)
-def test_what_is_no_id_is_400(host: Host, anybody: User, case: object) -> None:
-    with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(json.dumps({"payment_id": case}).encode()))
+def test_what_is_no_id_is_400(host: Host, admin: User, case: object) -> None:
+    with no_queries(host.simulator):
+        answers.invalid(admin.reconcile_raw(json.dumps({"payment_id": case}).encode()))
 
 
 @each(NOT_BODIES)
-def test_what_is_no_body_is_400(host: Host, anybody: User, case: bytes) -> None:
-    with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(case))
+def test_what_is_no_body_is_400(host: Host, admin: User, case: bytes) -> None:
+    with no_queries(host.simulator):
+        answers.invalid(admin.reconcile_raw(case))
 
 
-def test_endless_body_is_cut_off(host: Host, anybody: User) -> None:
+def test_endless_body_is_cut_off(host: Host, admin: User) -> None:
     def chunks() -> Iterator[bytes]:
         yield b'{"payment_id": "'
         for _ in range(64):
             yield b"x" * 1024
 
-    with nobody_asked(host.simulator):
-        answers.invalid(anybody.reconcile_raw(chunks()))
+    with no_queries(host.simulator):
+        answers.invalid(admin.reconcile_raw(chunks()))
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
@@ -100,13 +100,13 @@ def test_every_id_of_letters_digits_hyphens_and_underscores_is_looked_up(
     host: Host, user: User, shape: str
 ) -> None:
     host.simulator.forget_requests()
-    answers.foreign(user.reconcile(shape))
+    answers.not_owned(user.reconcile(shape))
     assert [seen.target for seen in host.simulator.requests()] == [f"/v3/payments/{shape}"]
 
 
 def test_case_of_the_id_matters(user: User) -> None:
     payment_id = paid(user)
-    answers.foreign(user.reconcile(payment_id.swapcase()))
+    answers.not_owned(user.reconcile(payment_id.swapcase()))
     assert user.balance() == 0
 
 

@@ -1,4 +1,4 @@
-"""A payment made in test mode is worth nothing in a live shop, unless its operator says so."""
+"""A test payment is held in a live shop, unless its operator accepts test payments."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ACCEPT = "BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"
 
 @pytest.fixture(scope="session")
 def live_simulator() -> Iterator[Simulator]:
-    """The provider, with a live shop."""
+    """Yield the provider with a live shop."""
     with running_simulator(secret_key="live_secret") as provider:
         yield provider
 
 
 def topup(user: User, *, recorded: bool, test: bool) -> str:
-    """A paid top-up, made in test mode or in earnest."""
+    """Return the id of a paid top-up, made in test mode or live."""
     payment_id = paid(user) if recorded else unrecorded(user)
     user.host.simulator.change(payment_id, test=test)
     return payment_id
@@ -35,7 +35,7 @@ with_and_without_record = pytest.mark.parametrize("recorded", [True, False], ids
 
 
 class TestLiveShop:
-    """The key is a live one."""
+    """The secret key is a live one."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -49,20 +49,20 @@ class TestLiveShop:
             answers.held(user.reconcile(payment_id), HoldReason.TEST_PAYMENT)
 
     @with_and_without_record
-    def test_payment_in_earnest_is_credited(self, user: User, recorded: bool) -> None:
+    def test_live_payment_is_credited(self, user: User, recorded: bool) -> None:
         payment_id = topup(user, recorded=recorded, test=False)
         answers.credited(user.reconcile(payment_id), payment_id)
         assert_credited_once(user, payment_id)
 
     @with_and_without_record
-    def test_payment_that_does_not_say_is_in_earnest(self, host: Host, user: User, recorded: bool) -> None:
+    def test_payment_that_does_not_say_is_a_live_one(self, host: Host, user: User, recorded: bool) -> None:
         payment_id = topup(user, recorded=recorded, test=True)
         host.simulator.change(payment_id, remove=["test"])
         answers.credited(user.reconcile(payment_id), payment_id)
 
 
 class TestLiveShopThatAcceptsThem:
-    """The operator is trying things out."""
+    """The operator accepts test payments."""
 
     @pytest.fixture(scope="class")
     @staticmethod
@@ -77,8 +77,8 @@ class TestLiveShopThatAcceptsThem:
         assert_credited_once(user, payment_id)
 
 
-class TestTestShopThatRefusesThem:
-    """The key is a test key, but the operator is strict."""
+class TestTestShopThatRejectsThem:
+    """The secret key is a test key, but the operator does not accept test payments."""
 
     @pytest.fixture(scope="class")
     @staticmethod

@@ -1,4 +1,4 @@
-"""What is not paid yet leaves no trace; what is canceled is noted once, and only on what was pending."""
+"""Undecided payments write nothing; a cancellation is recorded once, and only on a pending record."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 
 from . import answers
-from .scenarios import asking, assert_credited_once, nothing_written, paid
+from .scenarios import assert_credited_once, nothing_written, paid, query_in_flight
 
 ON_RECORD = ["pending", "canceled", "failed"]
 
 
 def topup_that_is(user: User, status: str) -> str:
-    """A top-up of the user's, in such a state at the provider."""
+    """Return the id of a top-up that has this status at the provider."""
     payment_id = user.topup()
     simulator = user.host.simulator
     if status == "canceled":
@@ -87,7 +87,7 @@ def test_cancellation_changes_only_what_was_pending(host: Host, user: User, on_r
 
 
 def test_cancellation_counts_no_failed_automatic_topup(host: Host, user: User) -> None:
-    """Counting them is left to the webhook: the host counts every repetition as another failure."""
+    """Counting is left to the webhook: the host counts every repetition as another failure."""
     payment_id = topup_that_is(user, "canceled")
     wallet_id = host.books.wallet(user.id)["id"]
     host.books.change_wallet(wallet_id, auto_topup_enabled=True, auto_topup_fail_count=2)
@@ -99,9 +99,9 @@ def test_cancellation_counts_no_failed_automatic_topup(host: Host, user: User) -
     assert host.books.wallet(user.id) == wallet
 
 
-def test_cancellation_that_comes_too_late_for_the_record_is_told_all_the_same(host: Host, user: User) -> None:
+def test_cancellation_too_late_for_the_record_is_still_answered(host: Host, user: User) -> None:
     payment_id = topup_that_is(user, "canceled")
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         host.books.change_record(payment_id, status="failed")
         with nothing_written(user, about=payment_id):
             answers.canceled(answer.result(), payment_id, "failed")
@@ -113,7 +113,7 @@ def test_cancellation_that_cannot_be_recorded_is_503(host: Host, user: User) -> 
         host.books.refusing("UPDATE", host.books.payments, provider_payment_id=payment_id),
         nothing_written(user, about=payment_id),
     ):
-        answers.try_later(user.reconcile(payment_id))
+        answers.temporarily_unavailable(user.reconcile(payment_id))
     answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
 
 

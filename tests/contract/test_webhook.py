@@ -1,4 +1,4 @@
-"""The webhook stays as it was; whoever comes first credits, whoever comes second finds it done."""
+"""The webhook is unchanged. Whichever of webhook and reconcile comes first credits, and only that one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenarios import asking, assert_credited_once, at_once, nobody_asked, nothing_written, paid
+from .scenarios import assert_credited_once, concurrently, no_queries, nothing_written, paid, query_in_flight
 
 
 def test_webhook_after_reconcile_credits_nothing_more(host: Host, user: User) -> None:
@@ -20,17 +20,17 @@ def test_webhook_after_reconcile_credits_nothing_more(host: Host, user: User) ->
         assert host.webhook(payment_id) == 200
 
 
-def test_reconcile_after_webhook_credits_nothing_more_and_asks_nobody(host: Host, user: User) -> None:
+def test_reconcile_after_webhook_credits_nothing_more_and_sends_no_query(host: Host, user: User) -> None:
     payment_id = paid(user)
     assert host.webhook(payment_id) == 200
     assert_credited_once(user, payment_id)
-    with nobody_asked(host.simulator), nothing_written(user, about=payment_id):
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
         answers.credited(user.reconcile(payment_id), payment_id)
 
 
 def test_webhook_that_comes_while_the_provider_answers_is_the_one_credit(host: Host, user: User) -> None:
     payment_id = paid(user)
-    with asking(user, payment_id) as answer:
+    with query_in_flight(user, payment_id) as answer:
         assert host.webhook(payment_id) == 200
         answers.credited(answer.result(), payment_id)
     assert_credited_once(user, payment_id)
@@ -41,10 +41,10 @@ def test_webhooks_and_callers_at_once_are_one_credit(host: Host, user: User, _ro
     payment_id = paid(user)
     with ThreadPoolExecutor() as pool:
         notified = [pool.submit(host.webhook, payment_id) for _ in range(3)]
-        responses = at_once([lambda: user.reconcile(payment_id)] * 6)
+        responses = concurrently([lambda: user.reconcile(payment_id)] * 6)
     assert [webhook.result() for webhook in notified] == [200] * 3
     for response in responses:
-        answers.proved(response, payment_id)
+        answers.credited_concurrently(response, payment_id)
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
 
