@@ -17,14 +17,14 @@ from pydantic import BaseModel
 SUCCEEDED = PaymentStatus.SUCCEEDED.value
 
 
-class Question(BaseModel):
-    """The body."""
+class ReconcileRequest(BaseModel):
+    """The request body."""
 
     payment_id: str
 
 
 class State(BaseModel):
-    """The answer."""
+    """The response body."""
 
     payment_id: str
     provider_status: str | None
@@ -33,16 +33,16 @@ class State(BaseModel):
 
 
 @router.post("/bench/floor")
-async def floor(question: Question, user: Any = Depends(get_verified_user)) -> State:
-    """The least that an endpoint of this host can do about a payment: one indexed read."""
-    record = _own_record(question.payment_id, user.id)
+async def floor(request: ReconcileRequest, user: Any = Depends(get_verified_user)) -> State:
+    """Do the least an endpoint of this host can do about a payment: one indexed read."""
+    record = _own_record(request.payment_id, user.id)
     return _state(record, None)
 
 
 @router.post("/bench/straightforward")
-async def straightforward(question: Question, user: Any = Depends(get_verified_user)) -> State:
-    """Asks the provider each time, and calls the host's crediting path where it stands."""
-    payment_id = question.payment_id
+async def straightforward(request: ReconcileRequest, user: Any = Depends(get_verified_user)) -> State:
+    """Query the provider each time and call the host's crediting path on the event loop."""
+    payment_id = request.payment_id
     _own_record(payment_id, user.id)
     try:
         payment = await get_yookassa_client().get_payment(payment_id)
@@ -85,7 +85,7 @@ def _state(record: Any, provider_status: str | None) -> State:
     )
 
 
-# Last: it includes the router, with what stands in it by then.
+# Last: it includes the router with the routes that are on it by then.
 from open_webui.main import app  # noqa: E402
 
 __all__ = ["app"]

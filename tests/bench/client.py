@@ -1,4 +1,4 @@
-"""A lean HTTP client: hundreds of kept connections, and little work between a request and its answer."""
+"""A lean HTTP client: hundreds of kept-alive connections with little overhead for a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, and after how long."""
+    """A response and its duration."""
 
     status: int
     body: bytes
@@ -23,7 +23,7 @@ class Answer:
 
 
 class Connection:
-    """A connection that is kept; one request at a time."""
+    """A kept-alive connection for one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -31,33 +31,33 @@ class Connection:
 
     @classmethod
     async def to(cls, base_url: str) -> Self:
-        """Connect."""
+        """Open a connection."""
         address = urlsplit(base_url)
         return cls(*await asyncio.open_connection(address.hostname, address.port))
 
     async def send(self, request: bytes) -> Answer:
-        """Send it and wait for the answer."""
-        began = time.perf_counter()
+        """Send a request and wait for the answer."""
+        started_at = time.perf_counter()
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         length = _LENGTH.search(head)
         assert length is not None, head
         body = await self._reader.readexactly(int(length[1]))
-        return Answer(int(head[9:12]), body, (time.perf_counter() - began) * 1000)
+        return Answer(int(head[9:12]), body, (time.perf_counter() - started_at) * 1000)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
         await self._writer.wait_closed()
 
 
 def get(path: str, token: str | None = None) -> bytes:
-    """A GET request."""
+    """Return a GET request."""
     return f"GET {path} HTTP/1.1\r\n{_headers(token)}\r\n".encode()
 
 
 def post(path: str, token: str, content: object) -> bytes:
-    """A POST request of JSON."""
+    """Return a POST request with a JSON body."""
     body = json.dumps(content)
     about = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"POST {path} HTTP/1.1\r\n{_headers(token)}{about}\r\n{body}".encode()

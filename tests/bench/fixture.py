@@ -1,4 +1,4 @@
-"""One running host with its tables, and open connections to it."""
+"""The fixture of a measurement: a running host with seed data, and open connections to it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.harness.host import RECONCILE as RECONCILE_PATH
 from tests.support.harness.host import Host
 
 from .client import Answer, Connection, get, post
-from .process import busy_seconds, resident_megabytes, until_still
+from .process import busy_seconds, resident_megabytes, until_idle
 from .provider import PAID, Provider
 from .samples import FLOOR, RECONCILE, STRAIGHTFORWARD, Samples
-from .seed_data import Payment, Stock
+from .seed_data import Payment, SeedData
 
 _PATHS = {
     RECONCILE: RECONCILE_PATH,
@@ -24,29 +24,29 @@ _PATHS = {
 }
 
 
-class Bed:
-    """A host with as many old payments in its tables as it was given, and as many callers."""
+class Fixture:
+    """A host with so many old payments in its tables, and so many callers."""
 
     def __init__(self, host: Host, provider: Provider, old_payments: int, callers: int) -> None:
         self.old_payments = old_payments
         self.provider = provider
         self.times = Samples()
         self.work = Samples()
-        """Of the host's processor, background work included, in milliseconds."""
+        """Processor time of the host in milliseconds, background work included."""
         self.wrong_answers: Counter[str] = Counter()
-        """Answers that were not as they should be, by side and status."""
-        self.stock = Stock(host)
-        self.stock.add_old_payments(old_payments)
-        self.people = self.stock.people(callers)
-        (bystander,) = self.stock.people(1)
-        # Not the balance: for it this host looks through all payments, so that it is slow by itself.
+        """Counts of wrong answers by side and status."""
+        self.seed_data = SeedData(host)
+        self.seed_data.add_old_payments(old_payments)
+        self.users = self.seed_data.users(callers)
+        (bystander,) = self.seed_data.users(1)
+        # Not the balance: this host scans all payments for it, so it is slow by itself.
         self.unrelated = (get("/health"), get("/api/v1/billing/ledger", bystander.token))
         self.callers: list[Connection] = []
         self.bystanders: list[Connection] = []
         self._host = host
 
     async def __aenter__(self) -> Self:
-        self.callers = [await Connection.to(self._host.base_url) for _ in self.people]
+        self.callers = [await Connection.to(self._host.base_url) for _ in self.users]
         self.bystanders = [await Connection.to(self._host.base_url) for _ in self.unrelated]
         return self
 
@@ -54,8 +54,8 @@ class Bed:
         for connection in (*self.callers, *self.bystanders):
             await connection.close()
 
-    async def ask(self, caller: Connection, side: str, payment: Payment) -> Answer:
-        """Have one of the sides see to a payment."""
+    async def call(self, caller: Connection, side: str, payment: Payment) -> Answer:
+        """Send one side's request about a payment and check its answer."""
         request = post(_PATHS[side], payment.owner.token, {"payment_id": payment.id})
         answer = await caller.send(request)
         right = answer.status == 200 and (
@@ -65,8 +65,8 @@ class Bed:
             self.wrong_answers[f"{side} {answer.status}"] += 1
         return answer
 
-    async def ask_unrelated(self, bystander: Connection, request: bytes) -> float:
-        """The milliseconds that somebody waits who wants something else of the host."""
+    async def send_unrelated(self, bystander: Connection, request: bytes) -> float:
+        """Send an unrelated request and return its milliseconds."""
         answer = await bystander.send(request)
         if answer.status != 200:
             self.wrong_answers[f"unrelated {answer.status}"] += 1
@@ -74,20 +74,20 @@ class Bed:
 
     @contextmanager
     def measuring_work(self, row: str, side: str) -> Iterator[None]:
-        """Note how long the host's processor was busy meanwhile."""
+        """Record the host's processor time meanwhile."""
         before = busy_seconds(self._host.server.pid)
         yield
         self.work.add(row, side, (busy_seconds(self._host.server.pid) - before) * 1000)
 
-    def forget(self) -> None:
-        """What has been measured so far was to warm up."""
+    def discard_warm_up(self) -> None:
+        """Discard the samples so far."""
         self.times, self.work = Samples(), Samples()
 
-    async def until_still(self) -> None:
-        """StillPending until the host has nothing left to do."""
-        await until_still(self._host.server.pid)
+    async def until_idle(self) -> None:
+        """Wait until the host is idle."""
+        await until_idle(self._host.server.pid)
 
     async def memory_at_rest(self) -> float:
-        """The host's memory, in megabytes."""
-        await self.until_still()
+        """Return the idle host's memory in megabytes."""
+        await self.until_idle()
         return resident_megabytes(self._host.server.pid)

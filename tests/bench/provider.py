@@ -1,6 +1,6 @@
 """A payment provider 20 ms away that is never the bottleneck; `python -m tests.bench.provider`.
 
-It keeps nothing but a count: the payment's id says how it stands.
+It keeps nothing but a count of queries: the prefix of the payment's id tells its status.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from tests.support.yookassa.process import running_server
 
 SHOP_ID = "100500"
 PAID, OPEN = "paid-", "open-"
-"""How ids of paid and of pending payments begin."""
+"""Prefixes of the ids of paid and of pending payments."""
 
 DISTANCE_SECONDS = 0.020
-_BACKLOG = 1024  # hundreds ask at the same moment; a refused connection would be tried again a second later
-_COUNT = "/questions"
+_BACKLOG = 1024  # hundreds of queries at once; TCP retries a refused connection only a second later
+_COUNT = "/queries"
 
 
 class Provider:
@@ -36,8 +36,8 @@ class Provider:
             "YOOKASSA_API_URL": f"{url}/v3",
         }
 
-    def questions(self) -> int:
-        """How often it has been asked about a payment so far."""
+    def queries(self) -> int:
+        """Return the number of payment queries so far."""
         connection = HTTPConnection(self._address)
         try:
             connection.request("GET", _COUNT)
@@ -48,17 +48,17 @@ class Provider:
 
 @contextmanager
 def running_provider() -> Iterator[Provider]:
-    """The provider in a process of its own."""
+    """Run the provider in a process of its own."""
     with running_server([sys.executable, "-m", __name__]) as (url, _server):
         yield Provider(url)
 
 
 class _Server:
     def __init__(self) -> None:
-        self._questions = 0
+        self._queries = 0
 
     async def serve(self) -> None:
-        server = await asyncio.start_server(self._converse, "127.0.0.1", 0, backlog=_BACKLOG)
+        server = await asyncio.start_server(self._handle, "127.0.0.1", 0, backlog=_BACKLOG)
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
         port = server.sockets[0].getsockname()[1]
@@ -67,22 +67,22 @@ class _Server:
         async with server:
             await stopped.wait()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request a connection, as the host's client goes about it."""
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request per connection, as the host's client sends them."""
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             target = head.split(b" ", 2)[1].decode()
             writer.write(_response(await self._answer(target)))
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # whoever asked has gone
+            pass  # the client has disconnected
         finally:
             writer.close()
 
     async def _answer(self, target: str) -> object:
         if target == _COUNT:
-            return self._questions
-        self._questions += 1
+            return self._queries
+        self._queries += 1
         await asyncio.sleep(DISTANCE_SECONDS)
         return _payment(target.rpartition("/")[2])
 

@@ -1,4 +1,4 @@
-"""The figures as a table and as JSON, held against the goals."""
+"""The figures as a table and as JSON, compared with the goals."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ Sides = Mapping[str, Summary]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A limit to one of a row's ratios."""
+    """A limit for one of a row's ratios."""
 
     of: str
     limit: float
     at_least: bool = False
 
     def is_reached(self, value: float) -> bool:
-        """Whether the value keeps to the limit."""
+        """Return whether the value is within the limit."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
@@ -58,7 +58,7 @@ _GOALS = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line: the sides' figures, and what they come to."""
+    """One line: the sides' figures and their ratios."""
 
     database: str | None
     payments: int | None
@@ -68,20 +68,20 @@ class Row:
     """Milliseconds of the host's processor."""
     ratios: Mapping[str, float]
 
-    def verdicts(self) -> Iterator[tuple[Goal, bool]]:
-        """The goals that this row is held against, and whether it reaches them."""
+    def results(self) -> Iterator[tuple[Goal, bool]]:
+        """Yield each goal of this row, and whether the row reaches it."""
         for goal in _GOALS.get(self.name, ()):
             if goal.of in self.ratios:
                 yield goal, goal.is_reached(self.ratios[goal.of])
 
     def as_json(self) -> dict[str, Any]:
-        """The row as plain values."""
-        goals = [asdict(goal) | {"reached": reached} for goal, reached in self.verdicts()]
+        """Return the row as plain values."""
+        goals = [asdict(goal) | {"reached": reached} for goal, reached in self.results()]
         return asdict(self) | {"goals": goals}
 
 
 def rows_of(measured: Sequence[Measured]) -> list[Row]:
-    """The lines of the table."""
+    """Return the rows of the table."""
     few = {m.database: m.times.summaries() for m in measured if m.payments == FEW_PAYMENTS}
     rows = []
     for m in measured:
@@ -94,9 +94,9 @@ def rows_of(measured: Sequence[Measured]) -> list[Row]:
 
 
 def _ratios(name: str, sides: Sides, with_few: Sides | None) -> Iterator[tuple[str, float]]:
-    ours, floor, rival = sides[RECONCILE], sides.get(FLOOR), sides.get(STRAIGHTFORWARD)
-    if rival and ours.median > 0:
-        yield FASTER, rival.median / ours.median
+    ours, floor, straightforward = sides[RECONCILE], sides.get(FLOOR), sides.get(STRAIGHTFORWARD)
+    if straightforward and ours.median > 0:
+        yield FASTER, straightforward.median / ours.median
     if floor and floor.median > 0:
         yield FLOORS, ours.median / floor.median
     if with_few:
@@ -121,7 +121,7 @@ the machine's other load hides. Of the interpreter's start the floor is an envir
 
 
 def table(rows: Sequence[Row]) -> str:
-    """All rows, for reading."""
+    """Return all rows as text."""
     return "\n".join([_HEAD, *(_line(row) for row in rows), "", _EXPLAINED])
 
 
@@ -133,15 +133,15 @@ def _line(row: Row) -> str:
     where = f"{row.database or '':10} {'' if row.payments is None else row.payments:>8}  {row.name:36}"
     figures = f"{ours.median:9.1f}{ours.p95:9.1f}{ours.spread:9.1f}"
     cells = zip([*others, *ratios, *work], (10, 8, 8, 10, 9, 7, 8, 10, 8), strict=True)
-    return where + figures + "".join(f"{cell:>{width}}" for cell, width in cells) + f"  {_verdicts(row)}"
+    return where + figures + "".join(f"{cell:>{width}}" for cell, width in cells) + f"  {_results(row)}"
 
 
 def _median(sides: Sides, side: str) -> str:
     return f"{sides[side].median:.1f}" if side in sides else ""
 
 
-def _verdicts(row: Row) -> str:
+def _results(row: Row) -> str:
     return ", ".join(
         f"{goal.of} {'≥' if goal.at_least else '≤'}{goal.limit:g} {'reached' if reached else 'MISSED'}"
-        for goal, reached in row.verdicts()
+        for goal, reached in row.results()
     )

@@ -11,7 +11,7 @@ from tests.support.harness.host import running_host
 from tests.support.harness.postgres import running_postgres
 from tests.support.yookassa.process import ROOT
 
-from .fixture import Bed
+from .fixture import Fixture
 from .provider import Provider, running_provider
 from .rounds import one_return, reconcile_many, single_calls, storms
 from .samples import Samples
@@ -19,12 +19,12 @@ from .starts import measure_starts
 
 DATABASES = SQLITE, POSTGRESQL = ("sqlite", "postgresql")
 FEW_PAYMENTS = 10
-"""In the tables of the small host to begin with."""
+"""Old payments in the tables of the small host."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How much of everything."""
+    """The size of a measurement."""
 
     single_rounds: int
     storm_rounds: int
@@ -42,7 +42,7 @@ QUICK = Effort(single_rounds=2, storm_rounds=1, callers=20, many_payments=1_000,
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The figures of one host; of none, where it is about the interpreter alone."""
+    """The figures of one host, or of the interpreter's start, which has no database."""
 
     database: str | None
     payments: int | None
@@ -65,31 +65,31 @@ async def _measure_database(database: str, provider: Provider, effort: Effort) -
     async with AsyncExitStack() as stack:
         address = stack.enter_context(_addresses(database))
         few, many = [
-            await stack.enter_async_context(_bed(provider, next(address), payments, effort.callers))
+            await stack.enter_async_context(_fixture(provider, next(address), payments, effort.callers))
             for payments in (FEW_PAYMENTS, effort.many_payments)
         ]
         await _rounds([few, many], effort)
         await reconcile_many(few, effort.in_memory)
-        return [Measured(database, b.old_payments, b.times, b.work, b.wrong_answers) for b in (few, many)]
+        return [Measured(database, f.old_payments, f.times, f.work, f.wrong_answers) for f in (few, many)]
 
 
-async def _rounds(beds: Sequence[Bed], effort: Effort) -> None:
-    for bed in beds:
-        await single_calls(bed)
-        await storms(bed)
-        bed.forget()
+async def _rounds(fixtures: Sequence[Fixture], effort: Effort) -> None:
+    for fixture in fixtures:
+        await single_calls(fixture)
+        await storms(fixture)
+        fixture.discard_warm_up()
     for _ in range(effort.single_rounds):
-        for bed in beds:
-            await single_calls(bed)
+        for fixture in fixtures:
+            await single_calls(fixture)
     for _ in range(effort.storm_rounds):
-        for bed in beds:
-            await storms(bed)
-            await one_return(bed)
+        for fixture in fixtures:
+            await storms(fixture)
+            await one_return(fixture)
 
 
 @contextmanager
 def _addresses(database: str) -> Iterator[Iterator[str | None]]:
-    """Empty databases, one after the other; `None` is a SQLite file of the host's own."""
+    """Yield the addresses of empty databases; ``None`` is a SQLite file of the host's own."""
     if database == SQLITE:
         yield iter([None, None])
         return
@@ -98,14 +98,16 @@ def _addresses(database: str) -> Iterator[Iterator[str | None]]:
 
 
 @asynccontextmanager
-async def _bed(provider: Provider, address: str | None, payments: int, callers: int) -> AsyncIterator[Bed]:
+async def _fixture(
+    provider: Provider, address: str | None, payments: int, callers: int
+) -> AsyncIterator[Fixture]:
     env = {
         **provider.settings,
         "BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1000000/minute",
         "PYTHONPATH": str(ROOT),
     }
-    # Kept connections outlive the pauses between rounds; what is written about each request is left out.
+    # Connections stay open between rounds, and the access log is off.
     options = ("--no-access-log", "--timeout-keep-alive", "600", "--backlog", "2048")
     with running_host(database_url=address, env=env, app="tests.bench.app:app", options=options) as host:
-        async with Bed(host, provider, payments, callers) as bed:
-            yield bed
+        async with Fixture(host, provider, payments, callers) as fixture:
+            yield fixture

@@ -1,4 +1,4 @@
-"""What was measured, and what it comes to."""
+"""Samples and their summaries."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from statistics import median
 
 RECONCILE, STRAIGHTFORWARD, FLOOR, IDLE = "reconcile", "straightforward", "floor", "idle"
-"""Whose figures they are: the plugin's, those of the two endpoints it is compared with, and an idle host's.
+"""The sides: the plugin, the two endpoints it is compared with, and an idle host.
 
-Of the interpreter: with the plugin, and as the floor without it.
+For the interpreter's start: with the plugin, and as the floor without it.
 """
 
 FIRST, REPEAT, PENDING = "first credit", "repeat after credit", "pending poll"
 ONE, MANY = "all callers, one payment", "all callers, a payment each"
 WAIT_ONE, WAIT_MANY = "unrelated meanwhile, one payment", "unrelated meanwhile, a payment each"
-ASKED_RETURN, ASKED_ONE = "questions: a return of 6 calls", "questions: all callers, one payment"
+QUERIES_RETURN, QUERIES_ONE = "queries: a return of 6 calls", "queries: all callers, one payment"
 MEMORY_FIRST, MEMORY_NEXT = "memory kept: first half of many", "memory kept: second half"
 START = "interpreter start"
-"""The rows. Times are in milliseconds, memory is in megabytes, questions are counted."""
+"""The rows. Times are in milliseconds, memory is in megabytes, queries are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The middle, the slow end and the width of many figures."""
+    """Median, 95th percentile and interquartile range of many figures."""
 
     median: float
     p95: float
@@ -35,7 +35,7 @@ class Summary:
 
     @classmethod
     def of(cls, figures: Sequence[float]) -> Summary:
-        """Of at least one figure."""
+        """Summarize at least one figure."""
         ordered = sorted(figures)
         spread = _quantile(ordered, 0.75) - _quantile(ordered, 0.25)
         return cls(median(ordered), _quantile(ordered, 0.95), spread, len(ordered))
@@ -54,11 +54,11 @@ class Samples:
         )
 
     def add(self, row: str, side: str, *figures: float) -> None:
-        """Note some figures."""
+        """Add figures."""
         self._figures[row][side].extend(figures)
 
     def summaries(self) -> dict[str, dict[str, Summary]]:
-        """Each row's sides."""
+        """Return the summaries by row and side."""
         return {
             row: {side: Summary.of(figures) for side, figures in sides.items()}
             for row, sides in self._figures.items()

@@ -1,4 +1,4 @@
-"""People and payments, written straight into the host's tables: thousands of them in a second."""
+"""Seed data: users and payments inserted directly into the host's tables, thousands in a second."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.harness.host import PACKAGE, Host
 
 
 @dataclass(frozen=True, slots=True)
-class Person:
-    """Somebody signed in, with an empty wallet."""
+class SeedUser:
+    """A signed-in user with an empty wallet."""
 
     id: str
     wallet_id: str
@@ -25,76 +25,76 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A pending top-up of somebody."""
+    """A pending top-up."""
 
     id: str
-    owner: Person
+    owner: SeedUser
 
 
-# Settled long ago. As in a live shop most of the ledger is not about payments.
+# Settled long ago. As in a live shop, most of the ledger is not about payments.
 _NUMBERS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < :count) "
 _OLD_PAYMENTS = """
 INSERT INTO billing_payment (id, provider, status, kind, amount_kopeks, currency, idempotency_key,
     provider_payment_id, user_id, wallet_id, created_at, updated_at)
 SELECT 'record-' || i, 'yookassa', 'succeeded', 'topup', 100000, 'RUB', 'key-' || i,
-    'old-' || i, 'person-' || (i % 1000), 'wallet-' || (i % 1000), 1700000000 + i, 1700000000 + i FROM n
+    'old-' || i, 'old-user-' || (i % 1000), 'wallet-' || (i % 1000), 1700000000 + i, 1700000000 + i FROM n
 """
 _OLD_ENTRIES = """
 INSERT INTO billing_ledger_entry (id, user_id, wallet_id, currency, type, amount_kopeks,
     balance_included_after, balance_topup_after, reference_id, reference_type, idempotency_key, created_at)
-SELECT '{type}-' || i, 'person-' || (i % 1000), 'wallet-' || (i % 1000), 'RUB', '{type}', 100000,
+SELECT '{type}-' || i, 'old-user-' || (i % 1000), 'wallet-' || (i % 1000), 'RUB', '{type}', 100000,
     0, 100000, 'old-' || i, '{reference_type}', '{type}-of-' || i, 1700000000 + i FROM n
 """
 
 
-class Stock:
-    """What one host's tables are given."""
+class SeedData:
+    """Inserts seed data into one host's tables."""
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self._numbers = itertools.count()
         with host.books.transaction() as connection:
-            self._users = Table("user", MetaData(), autoload_with=connection)
+            self._accounts = Table("user", MetaData(), autoload_with=connection)
 
     def add_old_payments(self, count: int) -> None:
-        """Payments that were credited long ago, each with its ledger entry, and as many charges."""
+        """Insert payments credited long ago, each with its ledger entry, and as many charges."""
         topups = _OLD_ENTRIES.format(type="topup", reference_type="payment")
         charges = _OLD_ENTRIES.format(type="charge", reference_type="usage")
         with self._host.books.transaction() as connection:
             for rows in (_OLD_PAYMENTS, topups, charges):
                 self._add_numbered(connection, rows, count)
             if connection.dialect.name == "postgresql":
-                connection.execute(text("ANALYZE"))  # as its own housekeeping does before long
+                connection.execute(text("ANALYZE"))  # as autovacuum would do before long
 
-    def people(self, count: int) -> list[Person]:
-        """Accounts with wallets."""
-        people = [self._person() for _ in range(count)]
+    def users(self, count: int) -> list[SeedUser]:
+        """Insert accounts with wallets and return them."""
+        users = [self._new_user() for _ in range(count)]
         now = int(time.time())
         times = {"created_at": now, "updated_at": now}
-        users = [
-            {"id": p.id, "name": "Somebody", "email": f"{p.id}@example.com", "role": "user"}
+        accounts = [
+            {"id": u.id, "name": "Seed user", "email": f"{u.id}@example.com", "role": "user"}
             | {"profile_image_url": "/user.png", "last_active_at": now}
             | times
-            for p in people
+            for u in users
         ]
         wallets = [
             {
-                "id": p.wallet_id,
-                "user_id": p.id,
+                "id": u.wallet_id,
+                "user_id": u.id,
                 "currency": "RUB",
                 "balance_topup_kopeks": 0,
                 "balance_included_kopeks": 0,
                 **times,
             }
-            for p in people
+            for u in users
         ]
         with self._host.books.transaction() as connection:
-            connection.execute(insert(self._users), users)
+            connection.execute(insert(self._accounts), accounts)
             connection.execute(insert(self._host.books.wallet_table), wallets)
-        return people
+        return users
 
-    def payments(self, prefix: str, owners: Sequence[Person]) -> list[Payment]:
-        """A pending top-up for each owner; the provider goes by how the id begins."""
+    def payments(self, prefix: str, owners: Sequence[SeedUser]) -> list[Payment]:
+        """Insert a pending top-up for each owner; the prefix of the id tells the provider its status."""
         made = [Payment(f"{prefix}{next(self._numbers)}", owner) for owner in owners]
         now = int(time.time())
         rows = [
@@ -108,11 +108,11 @@ class Stock:
             connection.execute(insert(self._host.books.payments), rows)
         return made
 
-    def _person(self) -> Person:
-        person_id = str(uuid4())
+    def _new_user(self) -> SeedUser:
+        user_id = str(uuid4())
         secret = self._host.environment["WEBUI_SECRET_KEY"]
-        return Person(person_id, str(uuid4()), jwt.encode({"id": person_id}, secret, algorithm="HS256"))
+        return SeedUser(user_id, str(uuid4()), jwt.encode({"id": user_id}, secret, algorithm="HS256"))
 
     def _add_numbered(self, connection: Connection, rows: str, count: int) -> None:
-        # SQLite wants the numbers ahead of INSERT, PostgreSQL takes them there too.
+        # SQLite requires the WITH clause ahead of INSERT; PostgreSQL accepts it there.
         connection.execute(text(_NUMBERS + rows), {"count": count})

@@ -1,4 +1,4 @@
-"""How long an interpreter takes to start, with the plugin in its environment and without."""
+"""The time of the interpreter's start, with the plugin in its environment and without."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HOOK = ROOT / "openwebui_billing_reconcile_autoload.pth"
 
 
 def measure_starts(samples: Samples, rounds: int) -> None:
-    """Start both in turn."""
+    """Start both alternately."""
     with tempfile.TemporaryDirectory(prefix="starts-") as folder:
         pythons = {
             FLOOR: _environment(Path(folder) / "bare"),
-            RECONCILE: _environment(Path(folder) / "armed"),
+            RECONCILE: _environment(Path(folder) / "installed"),
         }
-        _install(Path(folder) / "armed")
+        _install(Path(folder) / "installed")
         for python in pythons.values():
             _start(python)  # it compiles what it imports
         for number in range(rounds):
@@ -39,13 +39,13 @@ def _environment(folder: Path) -> Path:
 
 
 def _install(folder: Path) -> None:
-    """What the wheel puts there, as far as it is read at start."""
+    """Install what the wheel contains, as far as it is read at start."""
     (packages,) = folder.glob("lib/python*/site-packages")
     shutil.copytree(_PACKAGE, packages / _PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(_HOOK, packages)
 
 
 def _start(python: Path) -> float:
-    began = time.perf_counter()
+    started_at = time.perf_counter()
     subprocess.run([python, "-c", "pass"], check=True, env={})
-    return (time.perf_counter() - began) * 1000
+    return (time.perf_counter() - started_at) * 1000
