@@ -1,4 +1,4 @@
-"""Somebody at a browser, and the time that passes for them and for the server."""
+"""A user at a browser, and the clock of the browser and the server."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ FLOW_KEY = "billing_topup_flow_v1"
 PACKAGE = 100_000
 BALANCE = "/billing/balance"
 STEP_SECONDS = 1.0
-PATIENCE_SECONDS = 20.0
+SETTLE_TIMEOUT = 20.0
 
-# Counts what the page has sent and not yet taken in.
+# Counts the requests whose answers the page has not yet processed.
 _COUNT_REQUESTS = """
-window.underWay = 0;
+window.requestsInFlight = 0;
 const send = window.fetch;
 window.fetch = async (...request) => {
-    window.underWay += 1;
+    window.requestsInFlight += 1;
     try {
         const answer = await send(...request);
         const body = await answer.arrayBuffer();
         return new Response(body.byteLength ? body : null, answer);
     } finally {
-        queueMicrotask(() => queueMicrotask(() => (window.underWay -= 1)));
+        queueMicrotask(() => queueMicrotask(() => (window.requestsInFlight -= 1)));
     }
 };
 """
 _STORE = """
 ([key, value]) => value === null ? localStorage.removeItem(key) : localStorage.setItem(key, value)
 """
-_LOOK_AWAY = """
+_SET_VISIBILITY = """
 (state) => {
     Object.defineProperty(document, 'visibilityState', { value: state, configurable: true });
     Object.defineProperty(document, 'hidden', { value: state === 'hidden', configurable: true });
@@ -47,13 +47,13 @@ _LOOK_AWAY = """
 
 def _is_busy(page: Page) -> bool:
     try:
-        return bool(page.evaluate("document.readyState !== 'complete' || window.underWay > 0"))
-    except Error:  # it is being loaded anew
+        return bool(page.evaluate("document.readyState !== 'complete' || window.requestsInFlight > 0"))
+    except Error:  # the page is loading
         return True
 
 
 class Clock:
-    """The one by which the server paces its questions: a file, which stands still unless it is moved."""
+    """The server's clock for provider queries: a file with seconds that changes only in ``advance``."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -61,15 +61,15 @@ class Clock:
         self.advance(1.0)
 
     def advance(self, seconds: float) -> None:
-        """Move it on."""
+        """Add seconds."""
         self._now += seconds
         fresh = self.file.with_suffix(".next")
         fresh.write_text(str(self._now))
         fresh.replace(self.file)
 
 
-class Person:
-    """Somebody with a browser and an account of their own."""
+class BrowserUser:
+    """A user with a browser and an account of their own."""
 
     def __init__(self, host: Host, clock: Clock, context: BrowserContext) -> None:
         self.host = host
@@ -78,83 +78,83 @@ class Person:
         self.context = context
         self.base_url = host.base_url
         self.seconds = 0.0
-        """How much time has passed since their clock was stopped."""
-        self.asked: list[float] = []
-        """When the server was asked about a top-up."""
-        self.answered: list[int] = []
-        """With which status it answered."""
+        """Seconds since the clock was stopped."""
+        self.polled_at: list[float] = []
+        """Seconds at which the page polled the endpoint."""
+        self.statuses: list[int] = []
+        """The endpoint's status for each poll."""
         self.loads = 0
-        """How often a balance page was loaded."""
-        self.complaints: list[str] = []
-        """Errors of scripts, and what the browser refused to do for the security policy."""
+        """Number of balance page loads."""
+        self.script_errors: list[str] = []
+        """Errors of scripts, and violations of the content security policy."""
         self._clock = clock
-        self._clock_stands = False
+        self._clock_stopped = False
         context.on("response", self._note_response)
         context.on("weberror", self._note_error)
         context.on("console", self._note_console)
         self.page = context.new_page()
 
-    # --- What they do ---
+    # --- Actions ---
 
-    def stop_the_clock(self) -> None:
-        """From here on time passes in `wait` only, for the browser and for the server."""
+    def stop_clock(self) -> None:
+        """Stop the clock of browser and server; from here on time passes in ``wait`` only."""
         now = time.time()
         self.context.clock.install(time=now)
         self.context.clock.pause_at(now + 1)
         self.context.add_init_script(_COUNT_REQUESTS)
-        self._clock.advance(1000)  # so that nothing before this counts
-        self._clock_stands = True
+        self._clock.advance(1000)  # so that no state of an earlier test is left
+        self._clock_stopped = True
 
     def wait(self, seconds: float) -> None:
-        """Let time pass, step by step; what is sent in a step is answered before the next."""
+        """Let time pass in steps; requests sent in a step are answered before the next."""
         for _ in range(round(seconds / STEP_SECONDS)):
             self._clock.advance(STEP_SECONDS)
             self.seconds += STEP_SECONDS
             self.context.clock.run_for(round(STEP_SECONDS * 1000))
             self._settle()
 
-    def remember(self, flow: str | None, token: str | None = None) -> None:
-        """Have the browser store a token and a top-up, without loading a page of the host."""
+    def store(self, flow: str | None, token: str | None = None) -> None:
+        """Store a token and a top-up in the browser, without loading a page of the host."""
         self.page.goto(f"{self.host.base_url}/health")
         self.page.evaluate(_STORE, ["token", token or self.user.token])
         self.page.evaluate(_STORE, [FLOW_KEY, flow])
 
-    def leave_for_the_provider(self) -> str:
-        """Begin a top-up, as the page does it; its id."""
+    def start_topup(self) -> str:
+        """Begin a top-up as the page does and return its id."""
         payment_id = self.user.topup(PACKAGE)
-        self.remember(self.flow(payment_id))
+        self.store(self.flow(payment_id))
         return payment_id
 
-    def come_back(self, page: Page | None = None) -> None:
-        """Load the page that the provider sends them to."""
+    def return_from_provider(self, page: Page | None = None) -> None:
+        """Load the page to which the provider redirects."""
         (page or self.page).goto(f"{self.base_url}{BALANCE}?topup_return=1")
         self._settle()
 
-    def look(self, state: str) -> None:
-        """Turn to the page, or away from it: "visible", "hidden"."""
-        self.page.evaluate(_LOOK_AWAY, state)
+    def set_visibility(self, state: str) -> None:
+        """Set the page's visibility: "visible" or "hidden"."""
+        self.page.evaluate(_SET_VISIBILITY, state)
         self._settle()
 
-    # --- What they see ---
+    # --- What the page shows ---
 
-    def sees(self, state: str, page: Page | None = None) -> None:
-        """What the page says about the top-up: checking, success, pending."""
+    def assert_state(self, state: str, page: Page | None = None) -> None:
+        """Assert what the page shows about the top-up: checking, success, pending."""
         expect((page or self.page).locator(".banner")).to_have_attribute("data-state", state)
         expect((page or self.page).locator(".banner")).to_be_visible()
 
-    def sees_no_topup(self) -> None:
-        """The page says nothing about a top-up."""
+    def assert_no_topup(self) -> None:
+        """Assert that the page shows nothing about a top-up."""
         expect(self.page.locator(".packages button").first).to_be_visible()
         expect(self.page.locator(".banner")).to_be_hidden()
 
-    def sees_balance(self, text: str, page: Page | None = None) -> None:
-        """The balance, in words."""
+    def assert_balance(self, text: str, page: Page | None = None) -> None:
+        """Assert the balance as text."""
         expect((page or self.page).locator(".figure")).to_have_text(text)
 
-    # --- What there is ---
+    # --- What the browser stores ---
 
     def flow(self, payment_id: str, **fields: Any) -> str:
-        """What the page stores before it sends somebody away."""
+        """Return what the page stores before the redirect to the provider."""
         flow = {
             "started_at_ms": int(time.time() * 1000),
             "amount_kopeks": PACKAGE,
@@ -166,29 +166,29 @@ class Person:
 
     @property
     def stored(self) -> object:
-        """The top-up that the browser still remembers."""
+        """The top-up that the browser still stores, as text."""
         return self.page.evaluate(f"localStorage.getItem('{FLOW_KEY}')")
 
     def _settle(self) -> None:
-        """Until every page has taken in what it asked for."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        """Wait until no page has a request in flight."""
+        deadline = time.monotonic() + SETTLE_TIMEOUT
         quiet = 0
-        while quiet < 2 and self._clock_stands:
-            assert time.monotonic() < deadline, "the pages do not come to rest"
+        while quiet < 2 and self._clock_stopped:
+            assert time.monotonic() < deadline, "the pages still have requests in flight"
             quiet = 0 if any(_is_busy(page) for page in self.context.pages) else quiet + 1
 
     def _note_response(self, response: Response) -> None:
         path = urlsplit(response.url).path
         if path.endswith(RECONCILE):
-            self.asked.append(self.seconds)
-            self.answered.append(response.status)
+            self.polled_at.append(self.seconds)
+            self.statuses.append(response.status)
         elif path.endswith(BALANCE) and response.request.is_navigation_request():
             self.loads += 1
 
     def _note_error(self, error: WebError) -> None:
-        self.complaints.append(str(error.error))
+        self.script_errors.append(str(error.error))
 
     def _note_console(self, message: ConsoleMessage) -> None:
-        # Answers of 4xx and lost connections are in the console as well; those a test expects.
+        # The console also shows 4xx answers and lost connections, which the tests expect.
         if message.type == "error" and not message.text.startswith("Failed to load resource"):
-            self.complaints.append(message.text)
+            self.script_errors.append(message.text)

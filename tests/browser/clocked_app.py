@@ -1,4 +1,7 @@
-"""The host's application, its questions to the provider paced by a clock that the tests move."""
+"""The host's application with a provider client whose clock the tests move.
+
+Answers expire and polls become due by that clock; deadlines stay in real time.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import os
 from functools import partial
 from pathlib import Path
 
-from openwebui_billing_reconcile.provider import client as pacing
+from openwebui_billing_reconcile.provider import client
 
 CLOCK = Path(os.environ["TEST_CLOCK"])
 
@@ -15,7 +18,8 @@ def _seconds() -> float:
     return float(CLOCK.read_text())
 
 
-pacing.Pacing = partial(pacing.Pacing, clock=_seconds)  # type: ignore[assignment,misc]
+# Before the reconciler imports the name.
+client.ProviderClient = partial(client.ProviderClient, clock=_seconds)  # type: ignore[assignment,misc]
 
 from open_webui.main import app  # noqa: E402 - the clock comes first
 

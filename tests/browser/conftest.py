@@ -15,7 +15,7 @@ from tests.support.harness.host import Host, Program, running_host
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import ROOT, running_simulator
 
-from .browser_user import Clock, Person
+from .browser_user import BrowserUser, Clock
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
@@ -27,14 +27,14 @@ ARGUMENTS = [
     "--no-first-run",
 ]
 
-NewPerson = Callable[..., Person]
+NewBrowserUser = Callable[..., BrowserUser]
 
 
 # While Playwright runs, this thread has an event loop over which other asynchronous tests would stumble. A
 # package's fixtures end before the tests of another one begin.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Chromium."""
+    """Yield Chromium."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         missing = f"no Chromium: none of {', '.join(NAMES)} is on the path"
@@ -50,20 +50,20 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="package")
 def provider() -> Iterator[Simulator]:
-    """The provider; its webhooks never come."""
+    """Yield the provider; it sends no webhooks."""
     with running_simulator() as simulator:
         yield simulator
 
 
 @pytest.fixture(scope="package")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Clock:
-    """The server's clock."""
+    """Return the server's clock."""
     return Clock(tmp_path_factory.mktemp("clock") / "now")
 
 
 @pytest.fixture(scope="package")
 def host(provider: Simulator, clock: Clock) -> Iterator[Host]:
-    """The host with the plugin."""
+    """Yield the host with the plugin."""
     env = {"TEST_CLOCK": str(clock.file), "PYTHONPATH": str(ROOT)}
     app = "tests.browser.clocked_app:app"
     with running_host(Program(), simulator=provider, env=env, app=app) as host:
@@ -71,24 +71,24 @@ def host(provider: Simulator, clock: Clock) -> Iterator[Host]:
 
 
 @pytest.fixture
-def new_person(browser: Browser, host: Host, clock: Clock) -> Iterator[NewPerson]:
-    """Makes somebody: at this host or at another one, with whatever browser they like."""
-    people: list[Person] = []
+def new_browser_user(browser: Browser, host: Host, clock: Clock) -> Iterator[NewBrowserUser]:
+    """Yield a function that makes a user at this or another host, with options for the browser context."""
+    users: list[BrowserUser] = []
     with ExitStack() as stack:
 
-        def make(at: Host = host, **options: Any) -> Person:
+        def make(at: Host = host, **options: Any) -> BrowserUser:
             context = browser.new_context(**{"locale": "en-US", **options})
             stack.callback(context.close)
-            people.append(Person(at, clock, context))
-            return people[-1]
+            users.append(BrowserUser(at, clock, context))
+            return users[-1]
 
         yield make
-    assert [person.complaints for person in people] == [[] for _ in people]
+    assert [browser_user.script_errors for browser_user in users] == [[] for _ in users]
 
 
 @pytest.fixture
-def person(new_person: NewPerson) -> Person:
-    """Somebody whose clock stands still."""
-    person = new_person()
-    person.stop_the_clock()
-    return person
+def browser_user(new_browser_user: NewBrowserUser) -> BrowserUser:
+    """Return a user whose clock is stopped."""
+    browser_user = new_browser_user()
+    browser_user.stop_clock()
+    return browser_user
