@@ -56,7 +56,7 @@ def story(host: Host) -> None:
 
 
 def serve(host: Host) -> None:
-    """StillPending for a browser until somebody presses Ctrl+C."""
+    """Keep running for a browser until Ctrl+C is pressed."""
     user = host.new_user()
     print(f"\nSign in at {host.base_url}/billing/balance")
     print(f"  as {user.email} with {PASSWORD}")

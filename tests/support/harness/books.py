@@ -80,11 +80,11 @@ class Books:
     # --- Wallets ---
 
     def wallets(self, user_id: str) -> list[Row]:
-        """All wallets of somebody."""
+        """Return all wallets of a user."""
         return self._all(self.wallet_table, self.wallet_table.c.user_id == user_id)
 
     def wallet(self, user_id: str, currency: str = "RUB") -> Row:
-        """Somebody's wallet, which must be there."""
+        """Return a user's wallet, which must exist."""
         (wallet,) = [w for w in self.wallets(user_id) if w["currency"] == currency]
         return wallet
 

@@ -1,4 +1,4 @@
-"""A host in processes of its own, and the people who use it."""
+"""A host in processes of its own, and its users."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Host:
         return self._user(self._session("signin", {"email": email, "password": PASSWORD}))
 
     def new_user(self, role: str = "user") -> User:
-        """Somebody nobody has seen before; of the role "pending", if not let in yet."""
+        """Return a new user; the role "pending" is not verified yet."""
         body = {"name": "Somebody", "email": f"{uuid4()}@example.com", "password": PASSWORD, "role": role}
         return self._user(self._session("add", body, self.admin.headers))
 
@@ -168,7 +168,7 @@ class Host:
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with an account."""
+    """A user with an account at a host."""
 
     host: Host = field(repr=False)
     id: str

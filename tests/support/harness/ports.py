@@ -7,6 +7,6 @@ from contextlib import closing
 
 
 def free_port() -> int:
-    """A port of this machine on which nobody listens."""
+    """Return a free port of this machine."""
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         return int(listener.getsockname()[1])

@@ -87,11 +87,11 @@ class Simulator:
         return self._document("PATCH", f"/payments/{payment_id}", body)
 
     def payment(self, payment_id: str) -> Document:
-        """A payment as it is now, without a question being counted."""
+        """Return a payment as it is now; this counts as no query."""
         return self._document("GET", f"/payments/{payment_id}")
 
     def payments(self) -> list[Document]:
-        """All payments, newest first, without a question being counted."""
+        """Return all payments, newest first; this counts as no query."""
         return list(self._call("GET", "/payments").json())
 
     def pay(self, payment_id: str) -> Document:
@@ -162,7 +162,7 @@ class Simulator:
         return [Seen(**document) for document in self._about("/requests", payment_id)]
 
     def questions(self, payment_id: str) -> int:
-        """How often this payment was asked about."""
+        """Return how often this payment was queried."""
         return sum(seen.method == "GET" for seen in self.requests(payment_id))
 
     def forget_requests(self) -> None:

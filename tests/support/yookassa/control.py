@@ -64,11 +64,11 @@ class Control:
         return JSONResponse(payment.document)
 
     async def list(self, _request: Request) -> Response:
-        """All payments, without a question being counted."""
+        """All payments; this counts as no query."""
         return JSONResponse([payment.document for payment in self._shop.newest_first()])
 
     async def get(self, request: Request) -> Response:
-        """One payment, without a question being counted."""
+        """One payment; this counts as no query."""
         return JSONResponse(self._payment(request).document)
 
     async def change(self, request: Request) -> Response:
@@ -140,7 +140,7 @@ class Control:
         return JSONResponse(asdict(attempt))
 
     async def put_fault(self, request: Request) -> Response:
-        """Answer questions wrongly from now on."""
+        """Answer queries wrongly from now on."""
         try:
             self._faults.put(await _body(request))
         except RuleError as error:

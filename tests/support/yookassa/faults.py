@@ -1,4 +1,4 @@
-"""Rules by which questions about payments are answered wrongly, late or not at all."""
+"""Rules by which payment queries are answered wrongly, late or not at all."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answer:
-    """How one question is answered. Without a reply of its own the honest one is used."""
+    """How one query is answered. Without a reply of its own the honest one is used."""
 
     reply: Reply | None = None
     delay_seconds: float = 0.0

@@ -61,7 +61,7 @@ class Payment:
 
     @property
     def status(self) -> object:
-        """Whatever the document says, which may be nonsense."""
+        """Whatever the document says, which may be invalid."""
         return self.document.get("status")
 
     @property

@@ -97,7 +97,7 @@ class Traffic:
         if answer is None:
             await self._app(scope, receive, send)
             return
-        # The honest answer is what was true when the question came, however late it arrives.
+        # The honest answer describes the payment at the time of the query, however late it arrives.
         reply = answer.reply or await _honest(self._app, scope, receive)
         async with anyio.create_task_group() as group:
             group.start_soon(_until_gone, receive, group.cancel_scope)
@@ -119,7 +119,7 @@ async def _honest(app: ASGIApp, scope: Scope, receive: Receive) -> Reply:
 
 
 async def _until_gone(receive: Receive, answering: anyio.CancelScope) -> None:
-    """Nobody waits for the answer any more once the client has closed the connection."""
+    """Cancel the answer once the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
     answering.cancel()
