@@ -19,7 +19,7 @@ _LOGGER = "openwebui_billing_reconcile"
 
 
 def install() -> None:
-    """StillPending for the host's billing router in this process. Arming again changes nothing."""
+    """Wait for the host's billing router in this process. Installing again changes nothing."""
     if not is_installed():
         sys.meta_path.insert(0, _Finder())
 
