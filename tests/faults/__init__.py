@@ -1,7 +1,7 @@
 """Proofs under fire: paid money arrives exactly once, whatever happens meanwhile."""
 
-DIRECTOR = "FIRE_DIRECTOR"
-"""The variable that tells a watched worker where its director listens."""
+CHECKPOINTS = "FAULTS_CHECKPOINTS"
+"""The variable that tells a watched worker where its checkpoints listens."""
 
-WITHOUT = "FIRE_WITHOUT"
+MUTATIONS = "FAULTS_MUTATIONS"
 """The variable that names, as JSON, the guards a worker does without from its start on."""

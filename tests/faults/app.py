@@ -16,15 +16,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from . import WITHOUT, steps, without
+from . import MUTATIONS, mutations, watched_steps
 
 _taken: list[Any] = []
 _read_only = False
 
 
-async def take_out(request: Request) -> JSONResponse:
+async def mutate(request: Request) -> JSONResponse:
     """Run on without some guards."""
-    without.take_out(await request.json())
+    mutations.mutate(await request.json())
     return JSONResponse({})
 
 
@@ -54,13 +54,13 @@ def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
         connection.readonly = _read_only
 
 
-steps.install()
-without.take_out(json.loads(os.environ.get(WITHOUT, "[]")))
+watched_steps.install()
+mutations.mutate(json.loads(os.environ.get(MUTATIONS, "[]")))
 # In front of whatever answers for every path.
 app.router.routes[:0] = [
-    Route("/fire/without", take_out, methods=["POST"]),
-    Route("/fire/exhaust", exhaust, methods=["POST"]),
-    Route("/fire/read_only", read_only, methods=["POST"]),
+    Route("/faults/mutations", mutate, methods=["POST"]),
+    Route("/faults/exhaust", exhaust, methods=["POST"]),
+    Route("/faults/read_only", read_only, methods=["POST"]),
 ]
 
 __all__ = ["app"]

@@ -10,8 +10,8 @@ from tests.support.harness.host import Host, Program, User, running_host
 from tests.support.harness.postgres import Postgres
 from tests.support.yookassa.client import Simulator
 
-from .director import Director
-from .stage import Stage, watched_host
+from .checkpoints import Checkpoints
+from .host_pair import HostPair, watched_host
 
 WORKERS = 4
 PLENTY = {"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1000000/minute"}
@@ -21,72 +21,74 @@ POOL = {"DATABASE_POOL_SIZE": "5", "DATABASE_POOL_MAX_OVERFLOW": "10", "DATABASE
 
 
 @pytest.fixture(scope="session")
-def director() -> Iterator[Director]:
+def checkpoints() -> Iterator[Checkpoints]:
     """Who is told of the workers' steps."""
-    director = Director()
-    yield director
-    director.close()
+    checkpoints = Checkpoints()
+    yield checkpoints
+    checkpoints.close()
 
 
 @pytest.fixture(scope="session")
-def sqlite_stage(program: Program, simulator: Simulator, director: Director) -> Iterator[Stage]:
+def sqlite_pair(program: Program, simulator: Simulator, checkpoints: Checkpoints) -> Iterator[HostPair]:
     """SQLite."""
-    with watched_host(program, director=director, simulator=simulator, env=DEBUG | PLENTY) as host:
+    with watched_host(program, checkpoints=checkpoints, simulator=simulator, env=DEBUG | PLENTY) as host:
         url = host.environment["DATABASE_URL"]
         with running_host(program, simulator=simulator, database_url=url) as other:
-            yield Stage(host, other, director)
+            yield HostPair(host, other, checkpoints)
 
 
 @pytest.fixture(scope="session")
-def postgres_stage(
-    program: Program, simulator: Simulator, director: Director, postgres: Postgres
-) -> Iterator[Stage]:
+def postgres_pair(
+    program: Program, simulator: Simulator, checkpoints: Checkpoints, postgres: Postgres
+) -> Iterator[HostPair]:
     """PostgreSQL."""
     url, env = postgres.new_database(), DEBUG | PLENTY | POOL
     with (
-        watched_host(program, director=director, simulator=simulator, database_url=url, env=env) as host,
+        watched_host(
+            program, checkpoints=checkpoints, simulator=simulator, database_url=url, env=env
+        ) as host,
         running_host(program, simulator=simulator, database_url=url) as other,
     ):
-        yield Stage(host, other, director)
+        yield HostPair(host, other, checkpoints)
 
 
 # Not a parametrised session fixture: going to and fro between its parameters would start hosts anew.
-@pytest.fixture(params=["sqlite_stage", "postgres_stage"], ids=["sqlite", "postgres"])
-def stage(request: pytest.FixtureRequest) -> Stage:
-    """The stage, on either database."""
-    stage: Stage = request.getfixturevalue(request.param)
-    return stage
+@pytest.fixture(params=["sqlite_pair", "postgres_pair"], ids=["sqlite", "postgres"])
+def host_pair(request: pytest.FixtureRequest) -> HostPair:
+    """The host_pair, on either database."""
+    host_pair: HostPair = request.getfixturevalue(request.param)
+    return host_pair
 
 
 @pytest.fixture(scope="session")
-def sqlite_crowd(program: Program, simulator: Simulator) -> Iterator[Host]:
+def sqlite_four_workers(program: Program, simulator: Simulator) -> Iterator[Host]:
     """Four workers on SQLite."""
     with running_host(program, simulator=simulator, workers=WORKERS, env=PLENTY) as host:
         yield host
 
 
 @pytest.fixture(scope="session")
-def postgres_crowd(program: Program, simulator: Simulator, postgres: Postgres) -> Iterator[Host]:
+def postgres_four_workers(program: Program, simulator: Simulator, postgres: Postgres) -> Iterator[Host]:
     """Four workers on PostgreSQL."""
     url = postgres.new_database()
     with running_host(program, simulator=simulator, workers=WORKERS, database_url=url, env=PLENTY) as host:
         yield host
 
 
-@pytest.fixture(params=["sqlite_crowd", "postgres_crowd"], ids=["sqlite", "postgres"])
-def crowd(request: pytest.FixtureRequest) -> Host:
+@pytest.fixture(params=["sqlite_four_workers", "postgres_four_workers"], ids=["sqlite", "postgres"])
+def four_workers(request: pytest.FixtureRequest) -> Host:
     """Four workers, on either database."""
     host: Host = request.getfixturevalue(request.param)
     return host
 
 
 @pytest.fixture
-def user(stage: Stage) -> User:
+def user(host_pair: HostPair) -> User:
     """Somebody new."""
-    return stage.host.new_user()
+    return host_pair.host.new_user()
 
 
 @pytest.fixture
-def stranger(stage: Stage) -> User:
+def stranger(host_pair: HostPair) -> User:
     """Somebody else."""
-    return stage.host.new_user()
+    return host_pair.host.new_user()

@@ -15,11 +15,11 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
 from .bystander import unharmed
-from .stage import (
+from .host_pair import (
     FOREIGN,
     ROOT,
     WEBHOOK,
-    Stage,
+    HostPair,
     assert_books_balance,
     assert_credited,
     assert_one_credit,
@@ -38,37 +38,37 @@ SOON = 3.0  # seconds, on a busy machine
 # --- The same wallet, the same moment ------------------------------------------------------------------
 
 
-def test_many_payments_into_one_wallet_add_up(crowd: Host) -> None:
-    user = crowd.new_user()
+def test_many_payments_into_one_wallet_add_up(four_workers: Host) -> None:
+    user = four_workers.new_user()
     payments = [paid(user) for _ in range(12)]
 
     def told(payment_id: str) -> httpx.Response:
-        document = crowd.simulator.payment(payment_id)
-        return crowd.http.post(WEBHOOK, json=notification(document))
+        document = four_workers.simulator.payment(payment_id)
+        return four_workers.http.post(WEBHOOK, json=notification(document))
 
     at_once([partial(user.reconcile, p) for p in payments * 2] + [partial(told, p) for p in payments])
     for payment_id in payments:
         assert_credited(user.reconcile(payment_id), payment_id)
-        assert len(topups(crowd.books, payment_id)) == 1
+        assert len(topups(four_workers.books, payment_id)) == 1
     assert user.balance() == len(payments) * PACKAGE
     assert_books_balance(user)
 
 
-def test_workers_that_make_the_first_wallet_together_make_one(crowd: Host) -> None:
-    user = crowd.new_user()
+def test_workers_that_make_the_first_wallet_together_make_one(four_workers: Host) -> None:
+    user = four_workers.new_user()
     metadata = {"kind": "topup", "user_id": user.id}
-    payments = [str(crowd.simulator.create(metadata=metadata)["id"]) for _ in range(8)]
+    payments = [str(four_workers.simulator.create(metadata=metadata)["id"]) for _ in range(8)]
     responses = at_once([partial(user.reconcile, payment_id) for payment_id in payments])
     assert {response.status_code for response in responses} <= {200, 503}
     for payment_id in payments:
         assert_credited(user.reconcile(payment_id), payment_id)
-    (wallet,) = crowd.books.wallets(user.id)
+    (wallet,) = four_workers.books.wallets(user.id)
     assert wallet["balance_topup_kopeks"] == len(payments) * PACKAGE
     assert_books_balance(user)
 
 
-def test_payment_is_credited_to_its_owner_whoever_asks_meanwhile(crowd: Host) -> None:
-    owner, *others = (crowd.new_user() for _ in range(6))
+def test_payment_is_credited_to_its_owner_whoever_asks_meanwhile(four_workers: Host) -> None:
+    owner, *others = (four_workers.new_user() for _ in range(6))
     payment_id = unrecorded(owner)
     calls = [partial(user.reconcile, payment_id) for user in [owner, *others] * 3]
     for user, response in zip([owner, *others] * 3, at_once(calls), strict=True):
@@ -83,30 +83,30 @@ def test_payment_is_credited_to_its_owner_whoever_asks_meanwhile(crowd: Host) ->
 
 
 def test_question_of_a_stranger_serves_the_owner_and_not_the_stranger(
-    stage: Stage, user: User, stranger: User
+    host_pair: HostPair, user: User, stranger: User
 ) -> None:
     payment_id = unrecorded(user)
     with ThreadPoolExecutor(2) as pool:
-        with stage.director.stopping("provider asked", payment_id) as asked:
+        with host_pair.checkpoints.stopping("provider asked", payment_id) as asked:
             strangers = pool.submit(stranger.reconcile, payment_id)
             assert asked.wait(10)
             owners = pool.submit(user.reconcile, payment_id)
-            both_read = lambda: stage.director.steps(payment_id).count("record read") == 2  # noqa: E731
+            both_read = lambda: host_pair.checkpoints.steps(payment_id).count("record read") == 2  # noqa: E731
             wait_until(both_read, 10, "the second call does not come")
         assert_refused(strangers.result(), 403, FOREIGN)
         assert_credited(owners.result(), payment_id)
-    assert stage.host.simulator.questions(payment_id) == 1
+    assert host_pair.host.simulator.questions(payment_id) == 1
     assert_one_credit(user, payment_id)
     assert stranger.balance() == 0
 
 
-def test_stranger_who_leaves_takes_nothing_along(stage: Stage, user: User, stranger: User) -> None:
+def test_stranger_who_leaves_takes_nothing_along(host_pair: HostPair, user: User, stranger: User) -> None:
     payment_id = unrecorded(user)
-    stage.host.simulator.fault(payment_id=payment_id, delay_seconds=1, times=1)
+    host_pair.host.simulator.fault(payment_id=payment_id, delay_seconds=1, times=1)
     with pytest.raises(httpx.ReadTimeout):
         stranger.reconcile(payment_id, timeout=0.3)
     assert_credited(user.reconcile(payment_id), payment_id)
-    assert stage.host.simulator.questions(payment_id) == 1
+    assert host_pair.host.simulator.questions(payment_id) == 1
     assert_one_credit(user, payment_id)
 
 
@@ -128,8 +128,8 @@ def questions_of(user: User, payments: list[str]) -> int:
     return len(simulator.requests())
 
 
-def test_no_spelling_and_no_crowd_buys_more_questions(sqlite_stage: Stage) -> None:
-    user, stranger = (sqlite_stage.elsewhere(sqlite_stage.host.new_user()) for _ in range(2))
+def test_no_spelling_and_no_crowd_buys_more_questions(sqlite_pair: HostPair) -> None:
+    user, stranger = (sqlite_pair.elsewhere(sqlite_pair.host.new_user()) for _ in range(2))
     theirs = unrecorded(stranger)
     guesses = [f"guess-{number}-{user.id}" for number in range(BUDGET)]
     assert questions_of(user, [*guesses, *spelled(theirs), *spelled(unrecorded(user))]) <= BUDGET
@@ -137,44 +137,44 @@ def test_no_spelling_and_no_crowd_buys_more_questions(sqlite_stage: Stage) -> No
     assert_credited(stranger.reconcile(theirs), theirs)
 
 
-def test_without_a_budget_the_proof_fails(sqlite_stage: Stage) -> None:
-    user = sqlite_stage.host.new_user()
+def test_without_a_budget_the_proof_fails(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()
     guesses = [f"guess-{number}-{user.id}" for number in range(2 * BUDGET)]
-    with sqlite_stage.without("budget"), pytest.raises(AssertionError):
+    with sqlite_pair.mutated("budget"), pytest.raises(AssertionError):
         assert questions_of(user, guesses) <= BUDGET
 
 
 # --- Stale work ----------------------------------------------------------------------------------------
 
 
-def test_calls_that_nobody_waits_for_any_more_ask_nothing(postgres_stage: Stage) -> None:
-    asks_nothing_late(postgres_stage, "long replies", "long validity")
+def test_calls_that_nobody_waits_for_any_more_ask_nothing(postgres_pair: HostPair) -> None:
+    asks_nothing_late(postgres_pair, "long replies", "long validity")
 
 
-def test_without_an_end_of_patience_the_proof_fails(postgres_stage: Stage) -> None:
+def test_without_an_end_of_patience_the_proof_fails(postgres_pair: HostPair) -> None:
     with pytest.raises(AssertionError):
-        asks_nothing_late(postgres_stage, "long replies", "young answer")
+        asks_nothing_late(postgres_pair, "long replies", "young answer")
 
 
-def asks_nothing_late(stage: Stage, *without: str) -> None:
+def asks_nothing_late(host_pair: HostPair, *without: str) -> None:
     """The tables are locked for longer than anybody waits; no call goes on after that."""
-    user = stage.host.new_user()
+    user = host_pair.host.new_user()
     payments = [paid(user) for _ in range(6)]
-    with stage.without(*without):
-        with stage.host.books.transaction() as stall:
+    with host_pair.mutated(*without):
+        with host_pair.host.books.transaction() as stall:
             stall.execute(text("LOCK TABLE billing_payment IN ACCESS EXCLUSIVE MODE"))
             for response in at_once([partial(user.reconcile, payment_id) for payment_id in payments]):
                 assert_refused(response, 503)
-        looked = lambda: all("row read" in stage.director.steps(p) for p in payments)  # noqa: E731
+        looked = lambda: all("row read" in host_pair.checkpoints.steps(p) for p in payments)  # noqa: E731
         wait_until(looked, 10, "the calls do not go on")
         # Whoever calls now stands behind all of them.
         assert_credited(user.reconcile(payments[0]), payments[0])
     for payment_id in payments[1:]:
-        assert stage.host.simulator.questions(payment_id) == 0
-        assert topups(stage.host.books, payment_id) == []
+        assert host_pair.host.simulator.questions(payment_id) == 0
+        assert topups(host_pair.host.books, payment_id) == []
 
 
-# --- Rogues in the same process ------------------------------------------------------------------------
+# --- Malicious plugins in the same process ------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -182,14 +182,16 @@ def infiltrated(
     program: Program, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
     """A host in whose environment a plugin is installed that means harm."""
-    folder = tmp_path_factory.mktemp("rogue")
-    package = folder / "rogue-1.0.dist-info"
+    folder = tmp_path_factory.mktemp("malicious_plugin")
+    package = folder / "malicious_plugin-1.0.dist-info"
     package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue\nVersion: 1.0\n")
-    (package / "entry_points.txt").write_text("[openwebui_billing_reconcile]\nrogue = tests.faults.rogue\n")
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: malicious_plugin\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text(
+        "[openwebui_billing_reconcile]\nmalicious = tests.faults.malicious_plugin\n"
+    )
     env = {"PYTHONPATH": f"{ROOT}:{folder}", "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS": "1"}
     with running_host(program, simulator=simulator, env=env) as host:
-        assert "rogue" in host.log
+        assert "malicious_plugin" in host.log
         yield host
 
 

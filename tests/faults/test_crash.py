@@ -22,14 +22,14 @@ from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
-from .director import ON_THE_WAY, Director
-from .stage import (
+from .checkpoints import ON_THE_WAY, Checkpoints
+from .host_pair import (
     THOROUGH,
     assert_books_balance,
     assert_credited,
     assert_one_credit,
+    mutate,
     paid,
-    take_out,
     topups,
     watched_host,
 )
@@ -43,16 +43,16 @@ DEATHS = (
 )
 
 
-class Phoenix:
+class RestartableHost:
     """A host of one worker that can be killed and started again on the same database."""
 
     def __init__(
-        self, folder: Path, program: Program, simulator: Simulator, director: Director, url: str | None
+        self, folder: Path, program: Program, simulator: Simulator, checkpoints: Checkpoints, url: str | None
     ) -> None:
         self._options: dict[str, Any] = {
             "program": program,
             "simulator": simulator,
-            "director": director,
+            "checkpoints": checkpoints,
             "database_url": url,
             "data_dir": folder,
         }
@@ -83,46 +83,52 @@ class Phoenix:
 
 
 @pytest.fixture(scope="module")
-def sqlite_phoenix(
-    program: Program, simulator: Simulator, director: Director, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Phoenix]:
-    phoenix = Phoenix(tmp_path_factory.mktemp("phoenix"), program, simulator, director, None)
-    yield phoenix
-    phoenix.close()
+def sqlite_restartable(
+    program: Program, simulator: Simulator, checkpoints: Checkpoints, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RestartableHost]:
+    restartable = RestartableHost(
+        tmp_path_factory.mktemp("restartable"), program, simulator, checkpoints, None
+    )
+    yield restartable
+    restartable.close()
 
 
 @pytest.fixture(scope="module")
-def postgres_phoenix(
+def postgres_restartable(
     program: Program,
     simulator: Simulator,
-    director: Director,
+    checkpoints: Checkpoints,
     tmp_path_factory: pytest.TempPathFactory,
     postgres: Postgres,
-) -> Iterator[Phoenix]:
+) -> Iterator[RestartableHost]:
     url = postgres.new_database()
-    phoenix = Phoenix(tmp_path_factory.mktemp("phoenix"), program, simulator, director, url)
-    yield phoenix
-    phoenix.close()
+    restartable = RestartableHost(
+        tmp_path_factory.mktemp("restartable"), program, simulator, checkpoints, url
+    )
+    yield restartable
+    restartable.close()
 
 
-@pytest.fixture(params=["sqlite_phoenix", "postgres_phoenix"], ids=["sqlite", "postgres"])
-def phoenix(request: pytest.FixtureRequest) -> Phoenix:
+@pytest.fixture(params=["sqlite_restartable", "postgres_restartable"], ids=["sqlite", "postgres"])
+def restartable(request: pytest.FixtureRequest) -> RestartableHost:
     """A host that dies, on either database."""
-    phoenix: Phoenix = request.getfixturevalue(request.param)
-    return phoenix
+    restartable: RestartableHost = request.getfixturevalue(request.param)
+    return restartable
 
 
-def die(phoenix: Phoenix, director: Director, steps: Sequence[str]) -> dict[str, tuple[User, str]]:
+def die(
+    restartable: RestartableHost, checkpoints: Checkpoints, steps: Sequence[str]
+) -> dict[str, tuple[User, str]]:
     """Let a call come to each step, then kill the worker; whose payment died where."""
-    users = {step: phoenix.host.new_user() for step in steps}
+    users = {step: restartable.host.new_user() for step in steps}
     payments = {step: (user, paid(user)) for step, user in users.items()}
     calls: list[Future[httpx.Response]] = []
     with ThreadPoolExecutor(len(steps)) as pool, ExitStack() as stops:
         for step, (user, payment_id) in payments.items():
-            arrived = stops.enter_context(director.stopping(step, payment_id))
+            arrived = stops.enter_context(checkpoints.stopping(step, payment_id))
             calls.append(pool.submit(user.reconcile, payment_id))
             assert arrived.wait(10), f"the call did not come to: {step}"
-        phoenix.kill()
+        restartable.kill()
     assert all(isinstance(call.exception(), httpx.TransportError) for call in calls)
     return payments
 
@@ -169,21 +175,23 @@ def test_all_steps_are_died_at() -> None:
 @pytest.mark.parametrize("swapped", [False, True] if THOROUGH else [False])
 @pytest.mark.parametrize("steps", DEATHS, ids=["early", "midway", "late"])
 def test_killed_worker_loses_nothing_and_credits_once(
-    phoenix: Phoenix, director: Director, steps: Sequence[str], swapped: bool
+    restartable: RestartableHost, checkpoints: Checkpoints, steps: Sequence[str], swapped: bool
 ) -> None:
     by_turns = (
-        [by_call, by_webhook] if phoenix.url.startswith("sqlite") is not swapped else [by_webhook, by_call]
+        [by_call, by_webhook]
+        if restartable.url.startswith("sqlite") is not swapped
+        else [by_webhook, by_call]
     )
-    payments = die(phoenix, director, steps)
-    books = phoenix.host.books
-    assert_no_lock_is_left(phoenix.url)
+    payments = die(restartable, checkpoints, steps)
+    books = restartable.host.books
+    assert_no_lock_is_left(restartable.url)
     for step, (user, payment_id) in payments.items():
         committed = ON_THE_WAY.index(step) >= ON_THE_WAY.index("ledger committed")
         assert len(topups(books, payment_id)) == committed
         assert_books_balance(user)
-    phoenix.start()
+    restartable.start()
     for (user, payment_id), heal in zip(payments.values(), cycle(by_turns), strict=False):
-        survivor = replace(user, host=phoenix.host)
+        survivor = replace(user, host=restartable.host)
         healed_once(heal, survivor, payment_id)
         healed_once(by_call, survivor, payment_id)
 
@@ -193,25 +201,25 @@ def test_killed_worker_loses_nothing_and_credits_once(
 
 @pytest.mark.parametrize(("guard", "heal"), [("repair", by_call), ("the host's path", by_webhook)])
 def test_without_its_guard_the_proof_fails(
-    sqlite_phoenix: Phoenix, director: Director, guard: str, heal: Healer
+    sqlite_restartable: RestartableHost, checkpoints: Checkpoints, guard: str, heal: Healer
 ) -> None:
-    take_out(sqlite_phoenix.host, guard)
-    user, payment_id = die(sqlite_phoenix, director, ["ledger committed"])["ledger committed"]
-    sqlite_phoenix.start()
-    take_out(sqlite_phoenix.host, guard)
-    survivor = replace(user, host=sqlite_phoenix.host)
+    mutate(sqlite_restartable.host, guard)
+    user, payment_id = die(sqlite_restartable, checkpoints, ["ledger committed"])["ledger committed"]
+    sqlite_restartable.start()
+    mutate(sqlite_restartable.host, guard)
+    survivor = replace(user, host=sqlite_restartable.host)
     with pytest.raises(AssertionError):
         healed_once(heal, survivor, payment_id)
-    take_out(sqlite_phoenix.host)
+    mutate(sqlite_restartable.host)
 
 
-def test_lock_that_is_left_is_noticed(phoenix: Phoenix) -> None:
-    books = phoenix.host.books
-    user = phoenix.host.new_user()
+def test_lock_that_is_left_is_noticed(restartable: RestartableHost) -> None:
+    books = restartable.host.books
+    user = restartable.host.new_user()
     user.balance()
     with books.transaction() as holder:
         if holder.dialect.name == "sqlite":
             holder.execute(text("BEGIN IMMEDIATE"))
         holder.execute(books.wallet_table.update().values(updated_at=1))
         with pytest.raises(Exception, match=r"locked|left behind"):
-            assert_no_lock_is_left(phoenix.url, 0.1)
+            assert_no_lock_is_left(restartable.url, 0.1)

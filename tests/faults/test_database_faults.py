@@ -19,9 +19,9 @@ from tests.support.harness.postgres import Postgres, closing_engine
 from tests.support.harness.waiting import wait_until
 
 from .bystander import unharmed
-from .director import ON_THE_WAY
-from .stage import (
-    Stage,
+from .checkpoints import ON_THE_WAY
+from .host_pair import (
+    HostPair,
     assert_books_balance,
     assert_credited,
     assert_no_credit,
@@ -54,8 +54,8 @@ def locked(books: Books, how: str) -> Iterator[None]:
         yield
 
 
-def test_sqlite_locked_by_a_writer_is_503_and_heals(sqlite_stage: Stage) -> None:
-    host = sqlite_stage.host
+def test_sqlite_locked_by_a_writer_is_503_and_heals(sqlite_pair: HostPair) -> None:
+    host = sqlite_pair.host
     user, bystander = host.new_user(), host.new_user()
     payment_id = paid(user)
     # The host itself writes after every request, and each of its writers waits with a connection in hand.
@@ -66,69 +66,69 @@ def test_sqlite_locked_by_a_writer_is_503_and_heals(sqlite_stage: Stage) -> None
     assert_one_credit(user, payment_id)
 
 
-def reconcile_while_unreadable(stage: Stage, user: User, payment_id: str) -> httpx.Response:
+def reconcile_while_unreadable(host_pair: HostPair, user: User, payment_id: str) -> httpx.Response:
     """The database cannot even be read from the provider's answer on; the host answers all the same."""
     with ExitStack() as lock:
 
         def take_lock(_: object) -> None:
-            lock.enter_context(locked(stage.host.books, "EXCLUSIVE"))
+            lock.enter_context(locked(host_pair.host.books, "EXCLUSIVE"))
 
         with (
-            unharmed(stage.host.new_user(), alive=True),
-            stage.director.at("provider answered", payment_id, take_lock),
+            unharmed(host_pair.host.new_user(), alive=True),
+            host_pair.checkpoints.at("provider answered", payment_id, take_lock),
         ):
             return timed(user, payment_id)
 
 
-def test_sqlite_that_cannot_be_read_is_503_and_heals(sqlite_stage: Stage) -> None:
-    user = sqlite_stage.host.new_user()
+def test_sqlite_that_cannot_be_read_is_503_and_heals(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()
     payment_id = paid(user)
-    assert_refused(reconcile_while_unreadable(sqlite_stage, user, payment_id), 503)
+    assert_refused(reconcile_while_unreadable(sqlite_pair, user, payment_id), 503)
     assert_no_credit(user, payment_id)
     assert_credited(user.reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
 
 
-def test_without_threads_of_our_own_the_proof_fails(sqlite_stage: Stage) -> None:
-    user = sqlite_stage.host.new_user()
+def test_without_threads_of_our_own_the_proof_fails(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()
     payment_id = paid(user)
-    with sqlite_stage.without("threads"), pytest.raises(AssertionError, match="longest wait"):
-        reconcile_while_unreadable(sqlite_stage, user, payment_id)
+    with sqlite_pair.mutated("threads"), pytest.raises(AssertionError, match="longest wait"):
+        reconcile_while_unreadable(sqlite_pair, user, payment_id)
 
 
 # --- Both --------------------------------------------------------------------------------------------
 
 
-def test_read_only_database_is_503_and_heals(stage: Stage, user: User) -> None:
+def test_read_only_database_is_503_and_heals(host_pair: HostPair, user: User) -> None:
     payment_id = paid(user)
-    with unharmed(stage.host.new_user(), pause=1), stage.read_only():
+    with unharmed(host_pair.host.new_user(), pause=1), host_pair.read_only():
         assert_refused(timed(user, payment_id), 503)
     assert_no_credit(user, payment_id)
     assert_credited(user.reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
 
 
-def test_read_only_database_does_not_deny_a_credit(stage: Stage, user: User) -> None:
+def test_read_only_database_does_not_deny_a_credit(host_pair: HostPair, user: User) -> None:
     payment_id = paid(user)
     assert_credited(user.reconcile(payment_id), payment_id)
-    stage.host.books.change_record(payment_id, status="canceled")
-    with stage.read_only():
+    host_pair.host.books.change_record(payment_id, status="canceled")
+    with host_pair.read_only():
         assert_credited(timed(user, payment_id), payment_id, payment_status="canceled")
     assert_credited(user.reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
 
 
-def test_without_the_proof_a_read_only_database_tells_lies(stage: Stage, user: User) -> None:
-    with stage.without("proof"), pytest.raises(AssertionError):
-        test_read_only_database_is_503_and_heals(stage, user)
+def test_without_the_proof_a_read_only_database_tells_lies(host_pair: HostPair, user: User) -> None:
+    with host_pair.mutated("proof"), pytest.raises(AssertionError):
+        test_read_only_database_is_503_and_heals(host_pair, user)
 
 
-def test_no_connection_left_is_503_and_heals(postgres_stage: Stage) -> None:
-    stage, user = postgres_stage, postgres_stage.host.new_user()
+def test_no_connection_left_is_503_and_heals(postgres_pair: HostPair) -> None:
+    host_pair, user = postgres_pair, postgres_pair.host.new_user()
     payment_id = paid(user)
     with ExitStack() as trouble:
-        take_all = lambda _: trouble.enter_context(stage.exhausted())  # noqa: E731
-        with stage.director.at("provider answered", payment_id, take_all):
+        take_all = lambda _: trouble.enter_context(host_pair.exhausted())  # noqa: E731
+        with host_pair.checkpoints.at("provider answered", payment_id, take_all):
             assert_refused(timed(user, payment_id), 503)
         assert_no_credit(user, payment_id)
     assert_credited(user.reconcile(payment_id), payment_id)
@@ -145,25 +145,25 @@ def at_the_server(postgres: Postgres) -> Iterator[Connection]:
         yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
 
-def cut(postgres: Postgres, stage: Stage) -> None:
+def cut(postgres: Postgres, host_pair: HostPair) -> None:
     """All connections of this database break."""
-    name = stage.host.environment["DATABASE_URL"].rpartition("/")[2]
+    name = host_pair.host.environment["DATABASE_URL"].rpartition("/")[2]
     with at_the_server(postgres) as server:
         server.execute(
             text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :name"),
             {"name": name},
         )
-    for host in (stage.host, stage.other):
+    for host in (host_pair.host, host_pair.other):
         host.books.close()  # ours are broken as well
 
 
 @contextmanager
-def down(postgres: Postgres, stage: Stage) -> Iterator[None]:
+def down(postgres: Postgres, host_pair: HostPair) -> Iterator[None]:
     """All connections of this database break, and there are no new ones for a while."""
-    name = stage.host.environment["DATABASE_URL"].rpartition("/")[2]
+    name = host_pair.host.environment["DATABASE_URL"].rpartition("/")[2]
     with at_the_server(postgres) as server:
         server.execute(text(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false"))
-    cut(postgres, stage)
+    cut(postgres, host_pair)
     try:
         yield
     finally:
@@ -173,11 +173,11 @@ def down(postgres: Postgres, stage: Stage) -> Iterator[None]:
 
 @pytest.mark.parametrize("step", STEPS_AT_THE_DATABASE)
 def test_postgres_that_restarts_at_any_step_credits_once(
-    postgres_stage: Stage, postgres: Postgres, step: str
+    postgres_pair: HostPair, postgres: Postgres, step: str
 ) -> None:
-    user = postgres_stage.host.new_user()
+    user = postgres_pair.host.new_user()
     payment_id = paid(user)
-    with postgres_stage.director.at(step, payment_id, lambda _: cut(postgres, postgres_stage)):
+    with postgres_pair.checkpoints.at(step, payment_id, lambda _: cut(postgres, postgres_pair)):
         response = timed(user, payment_id)
     if response.status_code == 200:
         assert_credited(response, payment_id)
@@ -190,15 +190,15 @@ def test_postgres_that_restarts_at_any_step_credits_once(
 
 @pytest.mark.parametrize("step", STEPS_AT_THE_DATABASE[:-1])
 def test_postgres_that_goes_down_at_any_step_is_503_and_heals(
-    postgres_stage: Stage, postgres: Postgres, step: str
+    postgres_pair: HostPair, postgres: Postgres, step: str
 ) -> None:
-    user = postgres_stage.host.new_user()
+    user = postgres_pair.host.new_user()
     payment_id = paid(user)
     with ExitStack() as outage:
         go_down: Callable[[object], object] = lambda _: outage.enter_context(  # noqa: E731
-            down(postgres, postgres_stage)
+            down(postgres, postgres_pair)
         )
-        with postgres_stage.director.at(step, payment_id, go_down):
+        with postgres_pair.checkpoints.at(step, payment_id, go_down):
             assert_refused(timed(user, payment_id), 503)
     assert_books_balance(user)
     assert_credited(user.reconcile(payment_id), payment_id)
@@ -231,15 +231,15 @@ def leave_at_once(user: User, payment_id: str) -> None:
         user.reconcile(payment_id, timeout=0.5)
 
 
-def test_held_wallet_is_503_for_its_owner_and_nothing_to_anybody_else(postgres_stage: Stage) -> None:
-    host = postgres_stage.host
+def test_held_wallet_is_503_for_its_owner_and_nothing_to_anybody_else(postgres_pair: HostPair) -> None:
+    host = postgres_pair.host
     stuck, other = host.new_user(), host.new_user()
     payments = [paid(stuck) for _ in range(5)]
     others = [paid(other) for _ in range(3)]
     with unharmed(host.new_user()), ThreadPoolExecutor(1) as pool, holding(stuck):
         calls = pool.submit(at_once, [partial(timed, stuck, payment_id) for payment_id in payments])
         wait_until(
-            lambda: any("path entered" in postgres_stage.director.steps(p) for p in payments),
+            lambda: any("path entered" in postgres_pair.checkpoints.steps(p) for p in payments),
             10,
             "nobody came to the wallet",
         )
@@ -254,9 +254,9 @@ def test_held_wallet_is_503_for_its_owner_and_nothing_to_anybody_else(postgres_s
     assert_books_balance(stuck)
 
 
-def others_are_credited(stage: Stage) -> None:
+def others_are_credited(host_pair: HostPair) -> None:
     """One person's wallet is held while that person asks again and again; another is credited."""
-    stuck, other = stage.host.new_user(), stage.host.new_user()
+    stuck, other = host_pair.host.new_user(), host_pair.host.new_user()
     payments, theirs = [paid(stuck) for _ in range(4)], paid(other)
     with holding(stuck):
         at_once([partial(leave_at_once, stuck, payment_id) for payment_id in payments])
@@ -266,21 +266,21 @@ def others_are_credited(stage: Stage) -> None:
             raise AssertionError("the other is kept waiting") from None
 
 
-def test_held_wallet_keeps_nobody_else_waiting(postgres_stage: Stage) -> None:
-    others_are_credited(postgres_stage)
+def test_held_wallet_keeps_nobody_else_waiting(postgres_pair: HostPair) -> None:
+    others_are_credited(postgres_pair)
 
 
-def test_without_turns_the_proof_fails(postgres_stage: Stage) -> None:
-    with postgres_stage.without("turn"), pytest.raises(AssertionError, match="kept waiting"):
-        others_are_credited(postgres_stage)
+def test_without_turns_the_proof_fails(postgres_pair: HostPair) -> None:
+    with postgres_pair.mutated("turn"), pytest.raises(AssertionError, match="kept waiting"):
+        others_are_credited(postgres_pair)
 
 
-def credit_is_told_at_once(stage: Stage) -> None:
+def credit_is_told_at_once(host_pair: HostPair) -> None:
     """A credit whose record lags is told at once, however often, though its wallet is held."""
-    stuck, other = stage.host.new_user(), stage.host.new_user()
+    stuck, other = host_pair.host.new_user(), host_pair.host.new_user()
     payment_id, theirs = paid(stuck), paid(other)
     assert_credited(stuck.reconcile(payment_id), payment_id)
-    stage.host.books.change_record(payment_id, status="pending")
+    host_pair.host.books.change_record(payment_id, status="pending")
     try:
         with holding(stuck):
             for _ in range(5):
@@ -289,23 +289,23 @@ def credit_is_told_at_once(stage: Stage) -> None:
             assert_credited(other.reconcile(theirs, timeout=SOON), theirs)
     except httpx.ReadTimeout:
         raise AssertionError("somebody is kept waiting") from None
-    finished = partial(stage.host.books.record, payment_id)
+    finished = partial(host_pair.host.books.record, payment_id)
     wait_until(lambda: (finished() or {})["status"] == "succeeded", 10, "the record still lags")
     assert_one_credit(stuck, payment_id)
 
 
-def test_credit_is_told_at_once_though_its_wallet_is_held(postgres_stage: Stage) -> None:
-    credit_is_told_at_once(postgres_stage)
+def test_credit_is_told_at_once_though_its_wallet_is_held(postgres_pair: HostPair) -> None:
+    credit_is_told_at_once(postgres_pair)
 
 
-def test_without_the_short_wait_the_proof_fails(postgres_stage: Stage) -> None:
-    with postgres_stage.without("briefly"), pytest.raises(AssertionError, match="kept waiting"):
-        credit_is_told_at_once(postgres_stage)
+def test_without_the_short_wait_the_proof_fails(postgres_pair: HostPair) -> None:
+    with postgres_pair.mutated("briefly"), pytest.raises(AssertionError, match="kept waiting"):
+        credit_is_told_at_once(postgres_pair)
 
 
-def refunded_meanwhile_is_not_credited(stage: Stage) -> None:
+def refunded_meanwhile_is_not_credited(host_pair: HostPair) -> None:
     """The provider's answer has waited so long for a thread that it is no longer true."""
-    host = stage.host
+    host = host_pair.host
     first, second, late = (host.new_user() for _ in range(3))
     payments = {user.id: paid(user) for user in (first, second, late)}
     with ExitStack() as held:
@@ -318,7 +318,7 @@ def refunded_meanwhile_is_not_credited(stage: Stage) -> None:
         wait_until(partial(is_credited, user, payments[user.id]), 10, "it is not credited")
     looks = ("books read again", "proof read")
     wait_until(
-        lambda: sum(step in looks for step in stage.director.steps(payments[late.id])) > 1,
+        lambda: sum(step in looks for step in host_pair.checkpoints.steps(payments[late.id])) > 1,
         10,
         "the late call does not come to its end",
     )
@@ -329,11 +329,11 @@ def refunded_meanwhile_is_not_credited(stage: Stage) -> None:
 SHORT: tuple[str, ...] = ("long replies", "long validity")
 
 
-def test_answer_that_has_waited_too_long_credits_nothing(postgres_stage: Stage) -> None:
-    with postgres_stage.without(*SHORT):
-        refunded_meanwhile_is_not_credited(postgres_stage)
+def test_answer_that_has_waited_too_long_credits_nothing(postgres_pair: HostPair) -> None:
+    with postgres_pair.mutated(*SHORT):
+        refunded_meanwhile_is_not_credited(postgres_pair)
 
 
-def test_without_the_answers_age_the_proof_fails(postgres_stage: Stage) -> None:
-    with postgres_stage.without(*SHORT, "young answer"), pytest.raises(AssertionError):
-        refunded_meanwhile_is_not_credited(postgres_stage)
+def test_without_the_answers_age_the_proof_fails(postgres_pair: HostPair) -> None:
+    with postgres_pair.mutated(*SHORT, "young answer"), pytest.raises(AssertionError):
+        refunded_meanwhile_is_not_credited(postgres_pair)

@@ -19,7 +19,7 @@ from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN
 from tests.support.harness.host import RECONCILE, Host, User
 from tests.support.yookassa.client import Document
 
-from .stage import THOROUGH, Stage
+from .host_pair import THOROUGH, HostPair
 
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
 Mode = schemathesis.GenerationMode
@@ -44,9 +44,9 @@ fuzzing = settings(
 
 
 @pytest.fixture(scope="module")
-def host(sqlite_stage: Stage) -> Host:
+def host(sqlite_pair: HostPair) -> Host:
     """The host that is fuzzed."""
-    return sqlite_stage.host
+    return sqlite_pair.host
 
 
 @pytest.fixture(scope="module")
@@ -193,17 +193,17 @@ def test_no_text_but_an_id_reaches_the_provider(user: User, payment_id: str) -> 
 # --- Negative controls -------------------------------------------------------------------------------
 
 
-def test_without_the_shape_of_ids_the_proof_fails(sqlite_stage: Stage, user: User) -> None:
-    with sqlite_stage.without("id shape", "id shape inside"):
+def test_without_the_shape_of_ids_the_proof_fails(sqlite_pair: HostPair, user: User) -> None:
+    with sqlite_pair.mutated("id shape", "id shape inside"):
         for payment_id in ("../refunds", "x?y=1"):
             with pytest.raises(AssertionError):
                 never_asks_about(user, payment_id)
 
 
 def test_without_documented_statuses_the_proof_fails(
-    sqlite_stage: Stage, operation: Operation, user: User
+    sqlite_pair: HostPair, operation: Operation, user: User
 ) -> None:
     any_status = {mode: {401, 422} for mode in Mode}
-    with sqlite_stage.without("documented statuses"), pytest.raises(FailureGroup) as failed:
+    with sqlite_pair.mutated("documented statuses"), pytest.raises(FailureGroup) as failed:
         answers_as_documented(operation, user.headers, any_status)
     assert "Undocumented" in repr(failed.value.exceptions)

@@ -12,9 +12,9 @@ import pytest
 from tests.support.harness.host import PACKAGE, User
 from tests.support.harness.waiting import wait_until
 
-from .director import ON_THE_WAY
-from .stage import (
-    Stage,
+from .checkpoints import ON_THE_WAY
+from .host_pair import (
+    HostPair,
     assert_books_balance,
     assert_credited,
     assert_no_credit,
@@ -23,7 +23,7 @@ from .stage import (
     paid,
 )
 
-Rival = Callable[[Stage, User, str], object]
+Rival = Callable[[HostPair, User, str], object]
 
 # A rival has to wait while the worker holds the wallet's lock: nobody else can act on the wallet then.
 STEPS = tuple(step for step in ON_THE_WAY if step != "credit not committed")
@@ -36,61 +36,63 @@ ADJUSTMENT = 777
 every_step = pytest.mark.parametrize("step", STEPS)
 
 
-def reconcile_against(rival: Rival, stage: Stage, step: str, user: User, payment_id: str) -> httpx.Response:
+def reconcile_against(
+    rival: Rival, host_pair: HostPair, step: str, user: User, payment_id: str
+) -> httpx.Response:
     """Reconcile, and let the rival in when the call comes to the step."""
-    with stage.director.at(step, payment_id, lambda _: rival(stage, user, payment_id)):
+    with host_pair.checkpoints.at(step, payment_id, lambda _: rival(host_pair, user, payment_id)):
         return user.reconcile(payment_id)
 
 
 # --- The rivals --------------------------------------------------------------------------------------
 
 
-def webhook(stage: Stage, _user: User, payment_id: str) -> None:
+def webhook(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The notification comes after all, to another worker."""
-    assert stage.other.webhook(payment_id) == 200
+    assert host_pair.other.webhook(payment_id) == 200
 
 
-def second_call(stage: Stage, user: User, payment_id: str) -> None:
+def second_call(host_pair: HostPair, user: User, payment_id: str) -> None:
     """The same person asks another worker too, and is answered first."""
-    assert_credited(stage.elsewhere(user).reconcile(payment_id), payment_id)
+    assert_credited(host_pair.elsewhere(user).reconcile(payment_id), payment_id)
 
 
-def late_cancellation(stage: Stage, _user: User, payment_id: str) -> None:
+def late_cancellation(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The host believes that the payment was canceled and overwrites whatever it had; it was not."""
-    stage.host.simulator.decline(payment_id)
-    assert stage.other.webhook(payment_id, "payment.canceled") == 200
-    stage.host.simulator.pay(payment_id)
+    host_pair.host.simulator.decline(payment_id)
+    assert host_pair.other.webhook(payment_id, "payment.canceled") == 200
+    host_pair.host.simulator.pay(payment_id)
 
 
-def late_capture(stage: Stage, _user: User, payment_id: str) -> None:
+def late_capture(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The host hears late that the money was held once, and takes the payment back to pending."""
-    stage.host.simulator.hold(payment_id)
-    assert stage.other.webhook(payment_id, "payment.waiting_for_capture") == 200
-    stage.host.simulator.pay(payment_id)
+    host_pair.host.simulator.hold(payment_id)
+    assert host_pair.other.webhook(payment_id, "payment.waiting_for_capture") == 200
+    host_pair.host.simulator.pay(payment_id)
 
 
-def adjustment(stage: Stage, user: User, payment_id: str) -> None:
+def adjustment(host_pair: HostPair, user: User, payment_id: str) -> None:
     """An administrator settles the payment by hand."""
     body = {"delta_topup_kopeks": ADJUSTMENT, "reason": "paid, not credited", "reference_id": payment_id}
     path = f"/api/v1/admin/billing/users/{user.id}/wallet/adjust"
-    answer = stage.other.http.post(path, json=body, headers=stage.host.admin.headers)
+    answer = host_pair.other.http.post(path, json=body, headers=host_pair.host.admin.headers)
     answer.raise_for_status()
 
 
-def deletion(stage: Stage, _user: User, payment_id: str) -> None:
+def deletion(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The local record goes."""
-    stage.host.books.delete_record(payment_id)
+    host_pair.host.books.delete_record(payment_id)
 
 
-def other_wallet(stage: Stage, user: User, payment_id: str) -> None:
+def other_wallet(host_pair: HostPair, user: User, payment_id: str) -> None:
     """The record now names a wallet in another currency."""
-    stage.host.books.change_record(payment_id, wallet_id=stage.host.books.add_wallet(user.id, "USD"))
+    host_pair.host.books.change_record(payment_id, wallet_id=host_pair.host.books.add_wallet(user.id, "USD"))
 
 
-def strangers_wallet(stage: Stage, _user: User, payment_id: str) -> None:
+def strangers_wallet(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The record now names somebody else's wallet."""
-    elsewhere = stage.host.books.add_wallet("somebody-else-" + payment_id)
-    stage.host.books.change_record(payment_id, wallet_id=elsewhere)
+    elsewhere = host_pair.host.books.add_wallet("somebody-else-" + payment_id)
+    host_pair.host.books.change_record(payment_id, wallet_id=elsewhere)
 
 
 # --- The proofs --------------------------------------------------------------------------------------
@@ -99,62 +101,68 @@ def strangers_wallet(stage: Stage, _user: User, payment_id: str) -> None:
 @every_step
 @pytest.mark.parametrize("rival", [webhook, second_call, late_cancellation, late_capture])
 def test_credited_once_against_rivals_for_the_same_money(
-    stage: Stage, user: User, rival: Rival, step: str
+    host_pair: HostPair, user: User, rival: Rival, step: str
 ) -> None:
     payment_id = paid(user)
-    assert_credited(reconcile_against(rival, stage, step, user, payment_id), payment_id)
+    assert_credited(reconcile_against(rival, host_pair, step, user, payment_id), payment_id)
     # What the host overwrote at the very last step is put right by the next call.
-    assert_credited(stage.elsewhere(user).reconcile(payment_id), payment_id)
+    assert_credited(host_pair.elsewhere(user).reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
 
 
 @every_step
-def test_second_call_at_the_same_worker_waits_for_the_first(stage: Stage, user: User, step: str) -> None:
+def test_second_call_at_the_same_worker_waits_for_the_first(
+    host_pair: HostPair, user: User, step: str
+) -> None:
     payment_id = paid(user)
     second: list[Future[httpx.Response]] = []
 
-    def joins(_stage: Stage, _user: User, _payment_id: str) -> None:
+    def joins(_stage: HostPair, _user: User, _payment_id: str) -> None:
         arrived = "row read" if step != "row read" else "record read"
-        before = stage.director.steps(payment_id).count(arrived)
+        before = host_pair.checkpoints.steps(payment_id).count(arrived)
         second.append(pool.submit(user.reconcile, payment_id))
-        wait_until(lambda: stage.director.steps(payment_id).count(arrived) > before, 10, "no second call")
+        wait_until(
+            lambda: host_pair.checkpoints.steps(payment_id).count(arrived) > before, 10, "no second call"
+        )
 
     with ThreadPoolExecutor(1) as pool:
-        responses = [reconcile_against(joins, stage, step, user, payment_id), second[0].result()]
+        responses = [reconcile_against(joins, host_pair, step, user, payment_id), second[0].result()]
     for response in responses:
         # The one does not wait until the other has marked what is credited already.
         assert_credited(response, payment_id, payment_status=response.json()["payment_status"])
     assert_one_credit(user, payment_id)
-    assert stage.director.steps(payment_id).count("credit not committed") == 1
+    assert host_pair.checkpoints.steps(payment_id).count("credit not committed") == 1
 
 
 @pytest.mark.parametrize("step", BEFORE_LAST_LOOK)
-def test_settled_by_hand_is_not_credited_too(stage: Stage, user: User, step: str) -> None:
+def test_settled_by_hand_is_not_credited_too(host_pair: HostPair, user: User, step: str) -> None:
     payment_id = paid(user)
-    response = reconcile_against(adjustment, stage, step, user, payment_id)
+    response = reconcile_against(adjustment, host_pair, step, user, payment_id)
     assert_refused(response, 409, "settled by hand")
     assert_no_credit(user, payment_id, beside=ADJUSTMENT)
 
 
 @pytest.mark.parametrize("step", AFTER_LAST_LOOK)
-def test_settled_by_hand_after_our_last_look_is_still_one_credit(stage: Stage, user: User, step: str) -> None:
+def test_settled_by_hand_after_our_last_look_is_still_one_credit(
+    host_pair: HostPair, user: User, step: str
+) -> None:
     payment_id = paid(user)
-    assert_credited(reconcile_against(adjustment, stage, step, user, payment_id), payment_id)
+    assert_credited(reconcile_against(adjustment, host_pair, step, user, payment_id), payment_id)
     assert_one_credit(user, payment_id, beside=ADJUSTMENT)
-    assert_credited(stage.elsewhere(user).reconcile(payment_id), payment_id)
+    assert_credited(host_pair.elsewhere(user).reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id, beside=ADJUSTMENT)
 
 
 @every_step
-def test_record_that_goes_takes_no_money_with_it(stage: Stage, user: User, step: str) -> None:
+def test_record_that_goes_takes_no_money_with_it(host_pair: HostPair, user: User, step: str) -> None:
     payment_id = paid(user)
-    response = reconcile_against(deletion, stage, step, user, payment_id)
+    response = reconcile_against(deletion, host_pair, step, user, payment_id)
     # The host makes the record anew, unless it has looked at the old one already.
     made_anew = step in STEPS[: STEPS.index("path has the record")]
     answered = "succeeded" if made_anew or step == "proof read" else None
     assert_credited(response, payment_id, payment_status=answered)
     assert_one_credit(user, payment_id, recorded=made_anew)
-    again = stage.elsewhere(user).reconcile(payment_id)
+    again = host_pair.elsewhere(user).reconcile(payment_id)
     assert_credited(again, payment_id, payment_status="succeeded" if made_anew else None)
 
 
@@ -163,11 +171,11 @@ def test_record_that_goes_takes_no_money_with_it(stage: Stage, user: User, step:
     ("rival", "words"), [(other_wallet, "another currency"), (strangers_wallet, "not yours")]
 )
 def test_wallet_changed_meanwhile_gets_nothing(
-    stage: Stage, user: User, rival: Rival, words: str, step: str
+    host_pair: HostPair, user: User, rival: Rival, words: str, step: str
 ) -> None:
     payment_id = paid(user)
-    mine = stage.host.books.wallet(user.id)["id"]
-    response = reconcile_against(rival, stage, step, user, payment_id)
+    mine = host_pair.host.books.wallet(user.id)["id"]
+    response = reconcile_against(rival, host_pair, step, user, payment_id)
     if step in BEFORE_LAST_LOOK:
         assert_refused(response, 409, words)
         assert_no_credit(user, payment_id)
@@ -177,19 +185,19 @@ def test_wallet_changed_meanwhile_gets_nothing(
         assert_credited(response, payment_id)
     else:
         assert_refused(response, 409, "in a different way")
-    assert_refused(stage.elsewhere(user).reconcile(payment_id), 409, "in a different way")
-    (entry,) = stage.host.books.entries(payment_id)
+    assert_refused(host_pair.elsewhere(user).reconcile(payment_id), 409, "in a different way")
+    (entry,) = host_pair.host.books.entries(payment_id)
     assert (entry["wallet_id"], entry["amount_kopeks"]) == (mine, PACKAGE)
     assert_books_balance(user)
 
 
 @every_step
-def test_wallet_that_goes_is_not_credited(stage: Stage, user: User, step: str) -> None:
+def test_wallet_that_goes_is_not_credited(host_pair: HostPair, user: User, step: str) -> None:
     payment_id = paid(user)
-    mine = stage.host.books.wallet(user.id)["id"]
+    mine = host_pair.host.books.wallet(user.id)["id"]
     response = reconcile_against(
-        lambda stage, _user, _payment_id: stage.host.books.delete_wallet(mine),
-        stage,
+        lambda host_pair, _user, _payment_id: host_pair.host.books.delete_wallet(mine),
+        host_pair,
         step,
         user,
         payment_id,
@@ -201,16 +209,16 @@ def test_wallet_that_goes_is_not_credited(stage: Stage, user: User, step: str) -
         assert_refused(response, 503)
     else:
         assert_refused(response, 409, "does not exist")
-    assert_refused(stage.elsewhere(user).reconcile(payment_id), 409, "does not exist")
+    assert_refused(host_pair.elsewhere(user).reconcile(payment_id), 409, "does not exist")
     assert_no_credit(user, payment_id)
 
 
 @every_step
-def test_refund_counts_as_of_the_providers_answer(stage: Stage, user: User, step: str) -> None:
+def test_refund_counts_as_of_the_providers_answer(host_pair: HostPair, user: User, step: str) -> None:
     payment_id = paid(user)
     response = reconcile_against(
-        lambda stage, _user, payment_id: stage.host.simulator.refund(payment_id),
-        stage,
+        lambda host_pair, _user, payment_id: host_pair.host.simulator.refund(payment_id),
+        host_pair,
         step,
         user,
         payment_id,
@@ -223,50 +231,54 @@ def test_refund_counts_as_of_the_providers_answer(stage: Stage, user: User, step
         assert_one_credit(user, payment_id)
 
 
-def credited_against_all(stage: Stage, _user: User, payment_id: str) -> None:
+def credited_against_all(host_pair: HostPair, _user: User, payment_id: str) -> None:
     """The webhook credits in the very moment before we would record a cancellation."""
-    stage.host.simulator.pay(payment_id)
-    assert stage.other.webhook(payment_id) == 200
-    stage.host.simulator.decline(payment_id)
+    host_pair.host.simulator.pay(payment_id)
+    assert host_pair.other.webhook(payment_id) == 200
+    host_pair.host.simulator.decline(payment_id)
 
 
-def half_credited(stage: Stage, user: User, payment_id: str) -> None:
+def half_credited(host_pair: HostPair, user: User, payment_id: str) -> None:
     """The same, and the host has not come to marking the payment yet."""
-    credited_against_all(stage, user, payment_id)
-    stage.host.books.change_record(payment_id, status="pending")
+    credited_against_all(host_pair, user, payment_id)
+    host_pair.host.books.change_record(payment_id, status="pending")
 
 
 @pytest.mark.parametrize("rival", [credited_against_all, half_credited])
 @pytest.mark.parametrize("step", ["provider answered", "books read again", "cancel entered"])
-def test_cancellation_never_overwrites_a_credit(stage: Stage, user: User, rival: Rival, step: str) -> None:
+def test_cancellation_never_overwrites_a_credit(
+    host_pair: HostPair, user: User, rival: Rival, step: str
+) -> None:
     payment_id = user.topup()
-    stage.host.simulator.decline(payment_id)
+    host_pair.host.simulator.decline(payment_id)
     seen: list[object] = []
 
     def look(_: object) -> None:
-        record = stage.host.books.record(payment_id)
+        record = host_pair.host.books.record(payment_id)
         seen.append(record and record["status"])
 
     at_the_end = step != "provider answered"  # else the credit is seen and nothing is canceled at all
-    with stage.director.at("canceled", payment_id, look) if at_the_end else nullcontext():
-        response = reconcile_against(rival, stage, step, user, payment_id)
+    with host_pair.checkpoints.at("canceled", payment_id, look) if at_the_end else nullcontext():
+        response = reconcile_against(rival, host_pair, step, user, payment_id)
     assert "canceled" not in seen
     assert_credited(response, payment_id, provider_status="canceled")
     assert_one_credit(user, payment_id)
 
 
-def test_undecided_payment_writes_nothing_at_any_step(stage: Stage, user: User) -> None:
+def test_undecided_payment_writes_nothing_at_any_step(host_pair: HostPair, user: User) -> None:
     payment_id = user.topup()
-    before = stage.host.books.record(payment_id)
+    before = host_pair.host.books.record(payment_id)
     assert user.reconcile(payment_id).json()["payment_status"] == "pending"
-    assert stage.host.books.record(payment_id) == before
-    assert not set(stage.director.steps(payment_id)) & set(AFTER_WALLET_READ[1:])
+    assert host_pair.host.books.record(payment_id) == before
+    assert not set(host_pair.checkpoints.steps(payment_id)) & set(AFTER_WALLET_READ[1:])
 
 
-def test_no_connection_is_held_while_the_provider_thinks(stage: Stage, user: User) -> None:
+def test_no_connection_is_held_while_the_provider_thinks(host_pair: HostPair, user: User) -> None:
     payment_id = paid(user)
     held: list[int] = []
-    with stage.director.at("provider asked", payment_id, lambda passing: held.append(passing.connections)):
+    with host_pair.checkpoints.at(
+        "provider asked", payment_id, lambda passing: held.append(passing.connections)
+    ):
         assert_credited(user.reconcile(payment_id), payment_id)
     assert held == [0]
 
@@ -292,8 +304,8 @@ def test_no_connection_is_held_while_the_provider_thinks(stage: Stage, user: Use
     ],
 )
 def test_without_its_guard_the_proof_fails(
-    stage: Stage, user: User, guard: str, proof: Callable[..., None], rival: Rival | None, step: str
+    host_pair: HostPair, user: User, guard: str, proof: Callable[..., None], rival: Rival | None, step: str
 ) -> None:
     named = {"rival": rival} if rival else {}
-    with stage.without(guard), pytest.raises(AssertionError):
-        proof(stage, user, step=step, **named)
+    with host_pair.mutated(guard), pytest.raises(AssertionError):
+        proof(host_pair, user, step=step, **named)

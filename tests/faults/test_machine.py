@@ -31,10 +31,10 @@ from tests.support.harness.host import PACKAGE, Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
-from .stage import (
+from .host_pair import (
     FOREIGN,
     THOROUGH,
-    Stage,
+    HostPair,
     assert_books_balance,
     at_once,
     paid,
@@ -309,14 +309,14 @@ def explore(host: Host, runs: int, phases: tuple[Phase, ...] = tuple(Phase)) -> 
     )
 
 
-def test_invariants_hold_whatever_happens(crowd: Host) -> None:
-    explore(crowd, RUNS)
+def test_invariants_hold_whatever_happens(four_workers: Host) -> None:
+    explore(four_workers, RUNS)
 
 
 # --- Negative controls -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("guard", ["owner", "the provider's word", "repair"])
-def test_without_its_guard_the_proof_fails(sqlite_stage: Stage, guard: str) -> None:
-    with sqlite_stage.without(guard), pytest.raises(AssertionError):
-        explore(sqlite_stage.host, CONTROL_RUNS, (Phase.generate,))
+def test_without_its_guard_the_proof_fails(sqlite_pair: HostPair, guard: str) -> None:
+    with sqlite_pair.mutated(guard), pytest.raises(AssertionError):
+        explore(sqlite_pair.host, CONTROL_RUNS, (Phase.generate,))

@@ -16,8 +16,8 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
 from .bystander import unharmed
-from .stage import (
-    Stage,
+from .host_pair import (
+    HostPair,
     assert_credited,
     assert_no_credit,
     assert_one_credit,
@@ -68,8 +68,8 @@ def answered_in_time(user: User, payment_id: str, seconds: float) -> httpx.Respo
     return response
 
 
-def test_slow_provider_delays_nobody_else_and_credits_nothing_late(sqlite_stage: Stage) -> None:
-    host = sqlite_stage.host
+def test_slow_provider_delays_nobody_else_and_credits_nothing_late(sqlite_pair: HostPair) -> None:
+    host = sqlite_pair.host
     users = [host.new_user() for _ in range(4)]
     payments = [(user, paid(user)) for user in users for _ in SLOW]
     for (_, payment_id), fault in zip(payments, [*SLOW.values()] * len(users), strict=True):
@@ -90,12 +90,12 @@ def test_slow_provider_delays_nobody_else_and_credits_nothing_late(sqlite_stage:
         assert user.balance() == len(SLOW) * 100_000
 
 
-def test_without_the_deadline_the_proof_fails(sqlite_stage: Stage) -> None:
-    user = sqlite_stage.host.new_user()
+def test_without_the_deadline_the_proof_fails(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()
     payment_id = paid(user)
-    sqlite_stage.host.simulator.fault(payment_id=payment_id, hang=True, times=1)
+    sqlite_pair.host.simulator.fault(payment_id=payment_id, hang=True, times=1)
     limit = DEADLINE + PATIENCE
-    with sqlite_stage.without("deadline"), pytest.raises(AssertionError, match="no answer"):
+    with sqlite_pair.mutated("deadline"), pytest.raises(AssertionError, match="no answer"):
         answered_in_time(user, payment_id, limit)
 
 
@@ -103,14 +103,14 @@ def test_without_the_deadline_the_proof_fails(sqlite_stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_odd_answer_credits_nothing_and_the_next_call_heals(sqlite_stage: Stage, case: str) -> None:
+def test_odd_answer_credits_nothing_and_the_next_call_heals(sqlite_pair: HostPair, case: str) -> None:
     fault, status = ODD[case]
-    user = sqlite_stage.host.new_user()
+    user = sqlite_pair.host.new_user()
     payment_id = paid(user)
-    simulator = sqlite_stage.host.simulator
+    simulator = sqlite_pair.host.simulator
     simulator.fault(payment_id="in-circles", redirect="/v3/payments/in-circles")
     simulator.fault(payment_id=payment_id, **fault)
-    with unharmed(sqlite_stage.host.new_user()):
+    with unharmed(sqlite_pair.host.new_user()):
         assert_refused(answered_in_time(user, payment_id, REPLY_SECONDS), status)
     assert_no_credit(user, payment_id)
     simulator.clear_faults()
@@ -118,26 +118,26 @@ def test_odd_answer_credits_nothing_and_the_next_call_heals(sqlite_stage: Stage,
     assert_one_credit(user, payment_id)
 
 
-def test_redirect_to_the_honest_answer_is_that_answer(sqlite_stage: Stage) -> None:
-    user = sqlite_stage.host.new_user()
+def test_redirect_to_the_honest_answer_is_that_answer(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()
     payment_id = paid(user)
-    sqlite_stage.host.simulator.fault(payment_id=payment_id, redirect=f"/v3/payments/{payment_id}", times=1)
+    sqlite_pair.host.simulator.fault(payment_id=payment_id, redirect=f"/v3/payments/{payment_id}", times=1)
     assert_credited(user.reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
 
 
-def test_huge_answers_are_not_hoarded(sqlite_stage: Stage) -> None:
-    hoards_nothing(sqlite_stage)
+def test_huge_answers_are_not_hoarded(sqlite_pair: HostPair) -> None:
+    hoards_nothing(sqlite_pair)
 
 
-def test_without_forgetting_the_proof_fails(sqlite_stage: Stage) -> None:
-    with sqlite_stage.without("forgetting"), pytest.raises(AssertionError):
-        hoards_nothing(sqlite_stage)
+def test_without_forgetting_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with sqlite_pair.mutated("forgetting"), pytest.raises(AssertionError):
+        hoards_nothing(sqlite_pair)
 
 
-def hoards_nothing(sqlite_stage: Stage) -> None:
+def hoards_nothing(sqlite_pair: HostPair) -> None:
     """The worker is not much larger after many huge answers."""
-    host = sqlite_stage.host
+    host = sqlite_pair.host
     user = host.new_user()
     payments = [paid(user) for _ in range(12)]
     host.simulator.fault(status=500, raw="x" * HUGE)
@@ -181,10 +181,10 @@ def differing(**fields: object) -> Document:
     ids=["trouble", "pending", "canceled", "captured", "less", "refunded", "nonsense"],
 )
 def test_provider_that_changes_its_mind_is_believed_once_it_adds_up(
-    stage: Stage, user: User, answers: Sequence[Document]
+    host_pair: HostPair, user: User, answers: Sequence[Document]
 ) -> None:
     payment_id = paid(user)
-    say(stage, payment_id, answers)
+    say(host_pair, payment_id, answers)
     statuses = []
 
     def is_credited() -> bool:
@@ -211,21 +211,23 @@ def test_provider_that_changes_its_mind_is_believed_once_it_adds_up(
     ],
     ids=["canceled", "pending", "refunded", "more", "unknown"],
 )
-def test_credit_stands_whatever_the_provider_says_later(stage: Stage, user: User, later: Document) -> None:
+def test_credit_stands_whatever_the_provider_says_later(
+    host_pair: HostPair, user: User, later: Document
+) -> None:
     payment_id = paid(user)
     assert_credited(user.reconcile(payment_id), payment_id)
-    say(stage, payment_id, [later] * 3)
-    stage.host.books.change_record(payment_id, status="pending")
+    say(host_pair, payment_id, [later] * 3)
+    host_pair.host.books.change_record(payment_id, status="pending")
     assert_credited(user.reconcile(payment_id), payment_id)
-    assert_credited(stage.elsewhere(user).reconcile(payment_id), payment_id)
+    assert_credited(host_pair.elsewhere(user).reconcile(payment_id), payment_id)
     assert_one_credit(user, payment_id)
-    stage.host.simulator.clear_faults()
+    host_pair.host.simulator.clear_faults()
 
 
-def say(stage: Stage, payment_id: str, answers: Sequence[Document]) -> None:
+def say(host_pair: HostPair, payment_id: str, answers: Sequence[Document]) -> None:
     """Have the provider give these answers, one after the other."""
-    honest = stage.host.simulator.payment(payment_id)
+    honest = host_pair.host.simulator.payment(payment_id)
     sequence = [
         {"body": honest | answer["differing"]} if "differing" in answer else answer for answer in answers
     ]
-    stage.host.simulator.fault(payment_id=payment_id, sequence=sequence)
+    host_pair.host.simulator.fault(payment_id=payment_id, sequence=sequence)

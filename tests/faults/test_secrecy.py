@@ -13,7 +13,7 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
-from .stage import FOREIGN, Stage, assert_credited, paid, unrecorded
+from .host_pair import FOREIGN, HostPair, assert_credited, paid, unrecorded
 
 CANARY = "canary-7f3a"
 RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ \| (\w+) *\| (\S+) - (.*)")
@@ -103,20 +103,20 @@ def shape(response: httpx.Response) -> object:
 
 @pytest.mark.parametrize("case", NOT_MINE)
 def test_what_is_not_mine_is_refused_in_the_same_words(
-    stage: Stage, user: User, stranger: User, case: str
+    host_pair: HostPair, user: User, stranger: User, case: str
 ) -> None:
     payment_id = NOT_MINE[case](stranger)
     refusal = user.reconcile(payment_id)
     assert (refusal.status_code, refusal.json()) == (403, {"detail": FOREIGN})
     assert shape(refusal) == shape(user.reconcile(unknown(user)))
     # An administrator is nobody's owner either.
-    assert shape(refusal) == shape(stage.host.admin.reconcile(payment_id))
+    assert shape(refusal) == shape(host_pair.host.admin.reconcile(payment_id))
 
 
-def test_without_the_question_whose_it_is_the_proof_fails(sqlite_stage: Stage) -> None:
-    with sqlite_stage.without("owner"), pytest.raises(AssertionError):
+def test_without_the_question_whose_it_is_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with sqlite_pair.mutated("owner"), pytest.raises(AssertionError):
         test_what_is_not_mine_is_refused_in_the_same_words(
-            sqlite_stage, sqlite_stage.host.new_user(), sqlite_stage.host.new_user(), "credited"
+            sqlite_pair, sqlite_pair.host.new_user(), sqlite_pair.host.new_user(), "credited"
         )
 
 
@@ -144,9 +144,11 @@ BENT: tuple[Document, ...] = (
 )
 
 
-def everything_goes_wrong(stage: Stage, user: User, foreign: Sequence[str]) -> Iterator[httpx.Response]:
+def everything_goes_wrong(
+    host_pair: HostPair, user: User, foreign: Sequence[str]
+) -> Iterator[httpx.Response]:
     """All the answers that can be had, with secrets wherever they could come from."""
-    simulator = stage.host.simulator
+    simulator = host_pair.host.simulator
     for recorded in (True, False):
         for trouble in TROUBLE:
             payment_id = paid(user) if recorded else unrecorded(user)
@@ -162,9 +164,9 @@ def everything_goes_wrong(stage: Stage, user: User, foreign: Sequence[str]) -> I
     for body in (b"", CANARY.encode(), b'{"payment_id": "%s/.."}' % CANARY.encode()):
         yield user.reconcile_raw(body)
     payment_id = paid(user)
-    with stage.read_only():
+    with host_pair.read_only():
         yield user.reconcile(payment_id)
-    books = stage.host.books
+    books = host_pair.host.books
     for table in (books.payments, books.ledger):
         with books.missing(table):
             yield user.reconcile(payment_id)
@@ -173,9 +175,9 @@ def everything_goes_wrong(stage: Stage, user: User, foreign: Sequence[str]) -> I
     yield user.reconcile(payment_id)
 
 
-def secrets(stage: Stage, user: User, stranger: User) -> list[str]:
+def secrets(host_pair: HostPair, user: User, stranger: User) -> list[str]:
     """What nobody may read."""
-    simulator, environment = stage.host.simulator, stage.host.environment
+    simulator, environment = host_pair.host.simulator, host_pair.host.environment
     pair = f"{simulator.shop_id}:{simulator.secret_key}".encode()
     return [
         CANARY,
@@ -188,7 +190,7 @@ def secrets(stage: Stage, user: User, stranger: User) -> list[str]:
         user.email,
         stranger.email,
         stranger.id,
-        *(wallet["id"] for wallet in stage.host.books.wallets(stranger.id)),
+        *(wallet["id"] for wallet in host_pair.host.books.wallets(stranger.id)),
         "Traceback",
         'File "',
         "SELECT",
@@ -210,18 +212,18 @@ def our_records(host: Host) -> list[tuple[str, str]]:
     return [(level, text) for level, name, text in records if name.startswith("openwebui_billing_reconcile")]
 
 
-def keeps_secrets(stage: Stage, user: User, stranger: User) -> None:
+def keeps_secrets(host_pair: HostPair, user: User, stranger: User) -> None:
     """Nothing of them is in an answer or in a line of ours, at any level."""
     foreign = [case(stranger) for case in NOT_MINE.values()]
     last = paid(stranger)
     assert_credited(stranger.reconcile(last), last)
-    wait_until(lambda: any(last in text for _, text in our_records(stage.host)), 10, "no line about it")
-    before = len(our_records(stage.host))
-    responses = list(everything_goes_wrong(stage, user, foreign))
+    wait_until(lambda: any(last in text for _, text in our_records(host_pair.host)), 10, "no line about it")
+    before = len(our_records(host_pair.host))
+    responses = list(everything_goes_wrong(host_pair, user, foreign))
     assert {response.status_code for response in responses} == {200, 400, 403, 409, 502, 503}
-    records = our_records(stage.host)[before:]
+    records = our_records(host_pair.host)[before:]
     assert {level for level, _ in records} >= {"INFO", "WARNING"}
-    for secret in secrets(stage, user, stranger):
+    for secret in secrets(host_pair, user, stranger):
         for response in responses:
             assert secret not in response.text
             assert secret not in str(response.headers)
@@ -230,11 +232,11 @@ def keeps_secrets(stage: Stage, user: User, stranger: User) -> None:
     assert all("\n" not in text for _, text in records)
 
 
-def test_no_secret_is_told_or_logged(stage: Stage, user: User, stranger: User) -> None:
-    keeps_secrets(stage, user, stranger)
+def test_no_secret_is_told_or_logged(host_pair: HostPair, user: User, stranger: User) -> None:
+    keeps_secrets(host_pair, user, stranger)
 
 
 # It shows as well that the log is open for the level DEBUG.
-def test_without_discretion_the_proof_fails(sqlite_stage: Stage) -> None:
-    with sqlite_stage.without("discretion"), pytest.raises(AssertionError):
-        keeps_secrets(sqlite_stage, sqlite_stage.host.new_user(), sqlite_stage.host.new_user())
+def test_without_discretion_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with sqlite_pair.mutated("discretion"), pytest.raises(AssertionError):
+        keeps_secrets(sqlite_pair, sqlite_pair.host.new_user(), sqlite_pair.host.new_user())

@@ -11,9 +11,9 @@ import pytest
 from tests.support.harness.host import RECONCILE, Host, User
 from tests.support.yookassa.client import Document
 
-from .stage import (
+from .host_pair import (
     WEBHOOK,
-    Stage,
+    HostPair,
     assert_books_balance,
     assert_credited,
     assert_one_credit,
@@ -68,18 +68,18 @@ def withstands(host: Host, user: User, payment_id: str, webhooks: int) -> None:
     assert_books_balance(user)
 
 
-def test_storm_credits_once(crowd: Host) -> None:
-    user = crowd.new_user()
-    withstands(crowd, user, paid(user), WEBHOOKS)
+def test_storm_credits_once(four_workers: Host) -> None:
+    user = four_workers.new_user()
+    withstands(four_workers, user, paid(user), WEBHOOKS)
 
 
-def test_storm_without_a_webhook_credits_once(crowd: Host) -> None:
-    user = crowd.new_user()
-    withstands(crowd, user, paid(user), 0)
+def test_storm_without_a_webhook_credits_once(four_workers: Host) -> None:
+    user = four_workers.new_user()
+    withstands(four_workers, user, paid(user), 0)
 
 
-def test_storm_about_an_unrecorded_payment_credits_once(crowd: Host) -> None:
-    user = crowd.new_user()
+def test_storm_about_an_unrecorded_payment_credits_once(four_workers: Host) -> None:
+    user = four_workers.new_user()
     payment_id = unrecorded(user)
     responses = storm(user, payment_id, calls=25, webhooks=WEBHOOKS)
     # Of the workers that make the record at the same time only one can; the others are told to come again.
@@ -93,8 +93,8 @@ def test_storm_about_an_unrecorded_payment_credits_once(crowd: Host) -> None:
 
 
 @pytest.mark.parametrize("guards", [("one question",), ("the host's path", "turn")])
-def test_without_its_guards_the_proof_fails(postgres_stage: Stage, guards: tuple[str, ...]) -> None:
-    user = postgres_stage.host.new_user()
+def test_without_its_guards_the_proof_fails(postgres_pair: HostPair, guards: tuple[str, ...]) -> None:
+    user = postgres_pair.host.new_user()
     payment_id = paid(user)
-    with postgres_stage.without(*guards), pytest.raises(AssertionError):
-        withstands(postgres_stage.host, user, payment_id, 0)
+    with postgres_pair.mutated(*guards), pytest.raises(AssertionError):
+        withstands(postgres_pair.host, user, payment_id, 0)

@@ -24,7 +24,7 @@ from openwebui_billing_reconcile.topup import reconcile
 from openwebui_billing_reconcile.topup.reconcile import _Case
 from openwebui_billing_reconcile.web import endpoint as api
 
-from . import steps
+from . import watched_steps as steps
 
 Swap = tuple[object, str, Any]
 
@@ -310,7 +310,7 @@ GUARDS: dict[str, Callable[[], Swap]] = {
 _taken_out = ExitStack()
 
 
-def take_out(names: list[str]) -> None:
+def mutate(names: list[str]) -> None:
     """Take these guards out and put all others back."""
     global _taken_out
     _taken_out.close()

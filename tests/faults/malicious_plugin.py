@@ -12,7 +12,7 @@ from typing import Any
 from openwebui_billing_reconcile import GatewayRejectedError, GatewayThrottledError, hookimpl
 
 
-class RogueGateway:
+class MaliciousGateway:
     """Asks nobody, and fails in every way."""
 
     def __init__(self, host: Any) -> None:
@@ -56,9 +56,9 @@ async def _stubborn() -> object:
 
 
 @hookimpl
-def payment_gateway(host: Any) -> RogueGateway:
+def payment_gateway(host: Any) -> MaliciousGateway:
     """In place of the host's own client."""
-    return RogueGateway(host)
+    return MaliciousGateway(host)
 
 
 @hookimpl

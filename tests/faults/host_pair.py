@@ -17,8 +17,8 @@ from tests.support.harness.books import Books
 from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
 from tests.support.yookassa.client import Document
 
-from . import DIRECTOR, WITHOUT
-from .director import Director
+from . import CHECKPOINTS, MUTATIONS
+from .checkpoints import Checkpoints
 
 T = TypeVar("T")
 
@@ -32,54 +32,54 @@ WEBHOOK = "/api/v1/billing/webhook/yookassa"
 
 
 @dataclass(frozen=True)
-class Stage:
+class HostPair:
     """One database, and two workers of one host on it; one of them is watched."""
 
     host: Host
     other: Host
-    director: Director
+    checkpoints: Checkpoints
 
     @contextmanager
-    def without(self, *guards: str) -> Iterator[None]:
+    def mutated(self, *guards: str) -> Iterator[None]:
         """The watched worker with guards taken out."""
-        take_out(self.host, *guards)
+        mutate(self.host, *guards)
         try:
             yield
         finally:
-            take_out(self.host)
+            mutate(self.host)
 
     @contextmanager
     def exhausted(self) -> Iterator[None]:
         """The watched worker with no database connection left for anybody."""
-        self.host.http.post("/fire/exhaust", json=True).raise_for_status()
+        self.host.http.post("/faults/exhaust", json=True).raise_for_status()
         try:
             yield
         finally:
-            self.host.http.post("/fire/exhaust", json=False).raise_for_status()
+            self.host.http.post("/faults/exhaust", json=False).raise_for_status()
 
     @contextmanager
     def read_only(self) -> Iterator[None]:
         """The watched worker cannot write to its database."""
-        self.host.http.post("/fire/read_only", json=True).raise_for_status()
+        self.host.http.post("/faults/read_only", json=True).raise_for_status()
         try:
             yield
         finally:
-            self.host.http.post("/fire/read_only", json=False).raise_for_status()
+            self.host.http.post("/faults/read_only", json=False).raise_for_status()
 
     def elsewhere(self, user: User) -> User:
         """The same person at the other worker."""
         return replace(user, host=self.other)
 
 
-def take_out(host: Host, *guards: str) -> None:
+def mutate(host: Host, *guards: str) -> None:
     """Let a watched worker run on without these guards, and with all others."""
-    host.http.post("/fire/without", json=[*guards]).raise_for_status()
+    host.http.post("/faults/mutations", json=[*guards]).raise_for_status()
 
 
 def watched_host(
     program: Program,
     *,
-    director: Director | None = None,
+    checkpoints: Checkpoints | None = None,
     without: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     **options: Any,
@@ -87,10 +87,10 @@ def watched_host(
     """A host whose workers are watched, or have guards taken out from their start on."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths)}
-    if director:
-        variables[DIRECTOR] = str(director.port)
+    if checkpoints:
+        variables[CHECKPOINTS] = str(checkpoints.port)
     if without:
-        variables[WITHOUT] = json.dumps([*without])
+        variables[MUTATIONS] = json.dumps([*without])
     return running_host(program, app=APP, env=variables | dict(env or {}), **options)
 
 

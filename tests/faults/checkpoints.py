@@ -46,7 +46,7 @@ class StepMissedError(Exception):
     """The test is wrong about the way a call takes. No proof fails like this."""
 
 
-class Director:
+class Checkpoints:
     """Acts once at a step, while the worker waits there."""
 
     def __init__(self) -> None:
@@ -116,12 +116,12 @@ class Director:
             self._failures.append(error)
 
     def _handler(self) -> type[socketserver.StreamRequestHandler]:
-        director = self
+        checkpoints = self
 
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 document: dict[str, Any] = json.loads(self.rfile.readline())
-                director._reached(Passing(**document))
+                checkpoints._reached(Passing(**document))
                 with suppress(OSError):  # it may have been killed
                     self.wfile.write(b"go on\n")
 

@@ -28,7 +28,7 @@ from openwebui_billing_reconcile.money.values import LocalState
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 from openwebui_billing_reconcile.topup import reconcile
 
-from . import DIRECTOR
+from . import CHECKPOINTS
 
 Function = Callable[..., Any]
 
@@ -64,10 +64,10 @@ def install() -> None:
 def reached(step: str) -> None:
     """Tell the test, and go on when it says so. On a thread."""
     call = _call.get()
-    director = _director()
-    if call is None or director is None:
+    checkpoints = _director()
+    if call is None or checkpoints is None:
         return
-    with socket.create_connection(director) as connection, connection.makefile("rwb") as line:
+    with socket.create_connection(checkpoints) as connection, connection.makefile("rwb") as line:
         line.write(_message(call, step))
         line.flush()
         line.readline()
@@ -76,10 +76,10 @@ def reached(step: str) -> None:
 async def _reached(step: str) -> None:
     """The same on the event loop, which goes on serving others."""
     call = _call.get()
-    director = _director()
-    if call is None or director is None:
+    checkpoints = _director()
+    if call is None or checkpoints is None:
         return
-    reader, writer = await asyncio.open_connection(*director)
+    reader, writer = await asyncio.open_connection(*checkpoints)
     try:
         writer.write(_message(call, step))
         await reader.readline()
@@ -88,7 +88,7 @@ async def _reached(step: str) -> None:
 
 
 def _director() -> tuple[str, int] | None:
-    port = os.environ.get(DIRECTOR)
+    port = os.environ.get(CHECKPOINTS)
     return ("127.0.0.1", int(port)) if port else None
 
 
