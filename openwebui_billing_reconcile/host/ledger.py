@@ -27,7 +27,7 @@ from openwebui_billing_reconcile.money.values import (
 
 from .entry_watch import EntryWatch
 from .open_webui import OpenWebUIHost
-from .statements import entries_naming, is_topup_of, lock_wallet, record_and_topups, wallet_by
+from .statements import is_topup_of, lock_wallet, other_entries_naming, record_and_topups, wallet_by
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 
@@ -187,7 +187,7 @@ class Ledger:
         if topups:
             return LocalState(record, topups)
         names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
-        others = session.execute(entries_naming(entry), names).all()
+        others = session.execute(other_entries_naming(entry), names).all()
         return LocalState(record, other_entries=len(others))
 
     def _wallet(self, session: Session, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     bindparam,
     func,
     literal,
+    or_,
     select,
     union,
 )
@@ -70,8 +71,11 @@ def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
 
 
 @lru_cache(maxsize=_TABLES)
-def entries_naming(entry: Table) -> CompoundSelect[Any]:
-    """The entries of any type that name the payment.
+def other_entries_naming(entry: Table) -> CompoundSelect[Any]:
+    """The entries that name the payment and are not the top-up that credits it.
+
+    The top-up is left out, since it may land between the two statements: it is a credit that the next read
+    sees, and nothing that somebody settled by hand.
 
     There is no index on ``reference_id`` alone, so this walks the few distinct reference types through the
     ledger's unique key and looks the payment up under each: the cost does not grow with the ledger.
@@ -81,7 +85,12 @@ def entries_naming(entry: Table) -> CompoundSelect[Any]:
         entry.c.reference_type > types.c.reference_type
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
-    named = select(entry.c.id)
+    is_other = or_(
+        entry.c.reference_type.is_distinct_from(_PAYMENT),
+        entry.c.reference_id.is_distinct_from(_PAYMENT_ID),
+        entry.c.type.is_distinct_from(TOPUP),
+    )
+    named = select(entry.c.id).where(is_other)
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
             entry.c.reference_id == _PAYMENT_ID
