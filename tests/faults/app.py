@@ -1,12 +1,11 @@
-"""The host's application in a worker under fire: `uvicorn tests.faults.app:app`.
+"""The host's application in a worker under test: ``uvicorn tests.faults.app:app``.
 
-The plugin attaches to it as to any host. From outside, its steps are watched and its guards can be taken out.
+The plugin attaches to it as to any host. The steps of its calls are watched, and mutations applied, from
+outside.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from typing import Any
 
 from open_webui.internal.db import engine
@@ -16,15 +15,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from . import MUTATIONS, mutations, watched_steps
+from . import mutations, watched_steps
 
 _taken: list[Any] = []
 _read_only = False
 
 
 async def mutate(request: Request) -> JSONResponse:
-    """Run on without some guards."""
-    mutations.mutate(await request.json())
+    """Apply the named mutations, and no others."""
+    mutations.apply(await request.json())
     return JSONResponse({})
 
 
@@ -40,7 +39,7 @@ async def exhaust(request: Request) -> JSONResponse:
 
 
 async def read_only(request: Request) -> JSONResponse:
-    """Let nothing be written any more, or all again."""
+    """Refuse all writes to the database, or allow them again."""
     global _read_only
     _read_only = await request.json()
     return JSONResponse({})
@@ -55,8 +54,7 @@ def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
 
 
 watched_steps.install()
-mutations.mutate(json.loads(os.environ.get(MUTATIONS, "[]")))
-# In front of whatever answers for every path.
+# In front of the host's route that answers for every path.
 app.router.routes[:0] = [
     Route("/faults/mutations", mutate, methods=["POST"]),
     Route("/faults/exhaust", exhaust, methods=["POST"]),

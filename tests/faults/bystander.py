@@ -1,4 +1,4 @@
-"""Somebody who only wants to look at the balance while others are in trouble."""
+"""A user who only reads the balance while others are in trouble."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tests.support.harness.host import User
 
 
 class Bystander:
-    """Looks again and again, and notes the longest wait."""
+    """Reads the balance again and again on a thread, and measures the longest wait."""
 
-    def __init__(self, user: User, pause: float, *, alive: bool) -> None:
+    def __init__(self, user: User, pause: float, *, only_health: bool) -> None:
         self._user = user
         self._pause = pause
-        self._alive = alive
+        self._only_health = only_health
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._read, daemon=True)
         self.longest = 0.0
         self.trouble: str | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to read."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop reading."""
         self._over.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         while self.trouble is None:
             began = time.monotonic()
             try:
                 self._user.host.http.get("/health").raise_for_status()
-                if not self._alive:
+                if not self._only_health:
                     self._user.balance()
             except httpx.HTTPError as error:
                 self.trouble = repr(error)
@@ -48,13 +48,15 @@ class Bystander:
 
 
 @contextmanager
-def unharmed(user: User, seconds: float = 3.0, pause: float = 0.1, *, alive: bool = False) -> Iterator[None]:
-    """Meanwhile this user's balance is always there, after so many seconds at most.
+def unharmed(
+    user: User, seconds: float = 3.0, pause: float = 0.1, *, only_health: bool = False
+) -> Iterator[None]:
+    """Assert that meanwhile this user can read the balance, within so many seconds each time.
 
-    Only `alive`: the host answers, while its own reads of the database may be in trouble too.
+    ``only_health``: that the host answers, for when its own reads of the database are in trouble too.
     """
-    user.balance()  # the first look makes the wallet
-    bystander = Bystander(user, pause, alive=alive)
+    user.balance()  # the first read creates the wallet
+    bystander = Bystander(user, pause, only_health=only_health)
     bystander.start()
     try:
         yield

@@ -1,4 +1,4 @@
-"""In the test: who is told of the steps, and lets the workers go on."""
+"""On the test's side: is told of each step that a watched worker reaches, and lets the worker go on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-ON_THE_WAY = (
-    "row read",
+CREDITING_STEPS = (
     "record read",
-    "provider asked",
+    "first read",
+    "provider queried",
     "provider answered",
-    "books read again",
-    "wallet read",
+    "record read again",
+    "second read",
     "path entered",
     "path has the record",
     "credit not committed",
@@ -24,36 +24,47 @@ ON_THE_WAY = (
     "status written",
     "proof read",
 )
-"""The steps of a call that credits, in their order."""
+"""The steps of a call that credits, in their order.
+
+"record read": the first statement of the first read is done, which reads record and credits; the second one,
+about other entries, is not. "record read again" is the same in the second read. Everything from there to
+"proof read" happens on one thread.
+"""
 
 LONGEST_STOP = 60.0  # seconds
 
 
 @dataclass(frozen=True)
-class Passing:
-    """A worker has come to a step; so many database connections are in use in it."""
+class Checkpoint:
+    """A step that a worker has reached.
+
+    ``connections`` is how many database connections are in use in the worker, ``thread`` the number of the
+    thread that reached the step.
+    """
 
     step: str
     payment_id: str
     pid: int
+    thread: int
     connections: int
 
 
-Act = Callable[[Passing], object]
+Action = Callable[[Checkpoint], object]
 
 
 class StepMissedError(Exception):
-    """The test is wrong about the way a call takes. No proof fails like this."""
+    """No call reached the step: the test is wrong about the steps of a call. Not an ``AssertionError``, so
+    that no negative control takes it for a failed proof."""
 
 
 class Checkpoints:
-    """Acts once at a step, while the worker waits there."""
+    """Runs actions at steps, once each, while the worker waits there."""
 
     def __init__(self) -> None:
-        self._plans: dict[tuple[str, str], Act] = {}
+        self._actions: dict[tuple[str, str], Action] = {}
         self._lock = threading.Lock()
         self._failures: list[Exception] = []
-        self._passings: list[Passing] = []
+        self._reached: list[Checkpoint] = []
         self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -61,36 +72,40 @@ class Checkpoints:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """Where workers report their steps."""
         return int(self._server.server_address[1])
 
     def close(self) -> None:
-        """Nobody is told any more."""
+        """Stop listening."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
     @contextmanager
-    def at(self, step: str, payment_id: str, act: Act) -> Iterator[None]:
-        """Act when a call about the payment first comes to the step, which it must meanwhile."""
-        plan = (step, payment_id)
-        self._plans[plan] = act
+    def at(self, step: str, payment_id: str, action: Action) -> Iterator[None]:
+        """Run ``action`` when a call about the payment first reaches ``step``.
+
+        An exception of the action is raised here. Raises ``StepMissedError`` where no call reached the step
+        before the end of the ``with``.
+        """
+        key = (step, payment_id)
+        self._actions[key] = action
         try:
             yield
         finally:
-            missed = self._plans.pop(plan, None) is not None
+            missed = self._actions.pop(key, None) is not None
         failures, self._failures = self._failures, []
         if failures:
             raise failures[0]
         if missed:
-            raise StepMissedError(f"no call about {payment_id} came to: {step}")
+            raise StepMissedError(f"no call about {payment_id} reached: {step}")
 
     @contextmanager
     def stopping(self, step: str, payment_id: str) -> Iterator[threading.Event]:
-        """Stop the call there until the end of the `with`; the event says that it has come."""
+        """Stop the call there until the end of the ``with``; the event is set once it has arrived."""
         arrived, go_on = threading.Event(), threading.Event()
 
-        def stop(_: Passing) -> None:
+        def stop(_: Checkpoint) -> None:
             arrived.set()
             go_on.wait(LONGEST_STOP)
 
@@ -100,18 +115,22 @@ class Checkpoints:
             finally:
                 go_on.set()
 
-    def steps(self, payment_id: str) -> list[str]:
-        """The steps that calls about a payment have come to."""
-        return [passing.step for passing in self._passings if passing.payment_id == payment_id]
+    def reached(self, payment_id: str) -> list[Checkpoint]:
+        """Return what calls about a payment have reached so far."""
+        return [checkpoint for checkpoint in self._reached if checkpoint.payment_id == payment_id]
 
-    def _reached(self, passing: Passing) -> None:
+    def steps(self, payment_id: str) -> list[str]:
+        """Return the steps that calls about a payment have reached so far."""
+        return [checkpoint.step for checkpoint in self.reached(payment_id)]
+
+    def _arrive(self, checkpoint: Checkpoint) -> None:
         with self._lock:
-            self._passings.append(passing)
-            act = self._plans.pop((passing.step, passing.payment_id), None)
-        if act is None:
+            self._reached.append(checkpoint)
+            action = self._actions.pop((checkpoint.step, checkpoint.payment_id), None)
+        if action is None:
             return
         try:
-            act(passing)
+            action(checkpoint)
         except Exception as error:  # noqa: BLE001 - raised in the test
             self._failures.append(error)
 
@@ -121,8 +140,8 @@ class Checkpoints:
         class Handler(socketserver.StreamRequestHandler):
             def handle(self) -> None:
                 document: dict[str, Any] = json.loads(self.rfile.readline())
-                checkpoints._reached(Passing(**document))
-                with suppress(OSError):  # it may have been killed
+                checkpoints._arrive(Checkpoint(**document))
+                with suppress(OSError):  # the worker may have been killed
                     self.wfile.write(b"go on\n")
 
         return Handler

@@ -1,4 +1,4 @@
-"""The hosts under fire, each started when the first test asks for it."""
+"""The hosts of the fault tests, each started when the first test asks for it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from tests.support.yookassa.client import Simulator
 from .checkpoints import Checkpoints
 from .host_pair import HostPair, watched_host
 
+pytest.register_assert_rewrite("tests.faults.payments")
+
 WORKERS = 4
-PLENTY = {"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1000000/minute"}
-DEBUG = {"GLOBAL_LOG_LEVEL": "DEBUG"}
-# A connection is waited for two seconds, not thirty.
+DEADLINE = 3  # seconds for the provider, so that tests of a silent one need not wait for eight
+NO_RATE_LIMIT = {"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1000000/minute"}
+WATCHED = NO_RATE_LIMIT | {
+    "GLOBAL_LOG_LEVEL": "DEBUG",
+    "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS": str(DEADLINE),
+}
+# A call waits two seconds for a connection, not thirty.
 POOL = {"DATABASE_POOL_SIZE": "5", "DATABASE_POOL_MAX_OVERFLOW": "10", "DATABASE_POOL_TIMEOUT": "2"}
 
 
 @pytest.fixture(scope="session")
 def checkpoints() -> Iterator[Checkpoints]:
-    """Who is told of the workers' steps."""
+    """Where the watched workers report their steps."""
     checkpoints = Checkpoints()
     yield checkpoints
     checkpoints.close()
@@ -30,8 +36,8 @@ def checkpoints() -> Iterator[Checkpoints]:
 
 @pytest.fixture(scope="session")
 def sqlite_pair(program: Program, simulator: Simulator, checkpoints: Checkpoints) -> Iterator[HostPair]:
-    """SQLite."""
-    with watched_host(program, checkpoints=checkpoints, simulator=simulator, env=DEBUG | PLENTY) as host:
+    """Two hosts on SQLite."""
+    with watched_host(program, checkpoints=checkpoints, simulator=simulator, env=WATCHED) as host:
         url = host.environment["DATABASE_URL"]
         with running_host(program, simulator=simulator, database_url=url) as other:
             yield HostPair(host, other, checkpoints)
@@ -41,8 +47,8 @@ def sqlite_pair(program: Program, simulator: Simulator, checkpoints: Checkpoints
 def postgres_pair(
     program: Program, simulator: Simulator, checkpoints: Checkpoints, postgres: Postgres
 ) -> Iterator[HostPair]:
-    """PostgreSQL."""
-    url, env = postgres.new_database(), DEBUG | PLENTY | POOL
+    """Two hosts on PostgreSQL."""
+    url, env = postgres.new_database(), WATCHED | POOL
     with (
         watched_host(
             program, checkpoints=checkpoints, simulator=simulator, database_url=url, env=env
@@ -52,43 +58,45 @@ def postgres_pair(
         yield HostPair(host, other, checkpoints)
 
 
-# Not a parametrised session fixture: going to and fro between its parameters would start hosts anew.
+# Not a parametrised session fixture: alternating between its parameters would start hosts anew.
 @pytest.fixture(params=["sqlite_pair", "postgres_pair"], ids=["sqlite", "postgres"])
 def host_pair(request: pytest.FixtureRequest) -> HostPair:
-    """The host_pair, on either database."""
+    """Two hosts, on either database."""
     host_pair: HostPair = request.getfixturevalue(request.param)
     return host_pair
 
 
 @pytest.fixture(scope="session")
 def sqlite_four_workers(program: Program, simulator: Simulator) -> Iterator[Host]:
-    """Four workers on SQLite."""
-    with running_host(program, simulator=simulator, workers=WORKERS, env=PLENTY) as host:
+    """A host of four workers on SQLite."""
+    with running_host(program, simulator=simulator, workers=WORKERS, env=NO_RATE_LIMIT) as host:
         yield host
 
 
 @pytest.fixture(scope="session")
 def postgres_four_workers(program: Program, simulator: Simulator, postgres: Postgres) -> Iterator[Host]:
-    """Four workers on PostgreSQL."""
+    """A host of four workers on PostgreSQL."""
     url = postgres.new_database()
-    with running_host(program, simulator=simulator, workers=WORKERS, database_url=url, env=PLENTY) as host:
+    with running_host(
+        program, simulator=simulator, workers=WORKERS, database_url=url, env=NO_RATE_LIMIT
+    ) as host:
         yield host
 
 
 @pytest.fixture(params=["sqlite_four_workers", "postgres_four_workers"], ids=["sqlite", "postgres"])
 def four_workers(request: pytest.FixtureRequest) -> Host:
-    """Four workers, on either database."""
+    """A host of four workers, on either database."""
     host: Host = request.getfixturevalue(request.param)
     return host
 
 
 @pytest.fixture
 def user(host_pair: HostPair) -> User:
-    """Somebody new."""
+    """A new user of the watched host."""
     return host_pair.host.new_user()
 
 
 @pytest.fixture
 def stranger(host_pair: HostPair) -> User:
-    """Somebody else."""
+    """Another new user."""
     return host_pair.host.new_user()

@@ -1,6 +1,6 @@
-"""A third-party plugin at its worst, installed in the host's environment by `test_attacks`.
+"""A third-party plugin that does harm, installed in the host's environment by ``test_attacks``.
 
-What it does to a question is said by the payment's id; all other questions it leaves to the host's client.
+What it does to a query is said by the payment's id; all other queries go to the host's client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from openwebui_billing_reconcile import GatewayRejectedError, GatewayThrottledEr
 
 
 class MaliciousGateway:
-    """Asks nobody, and fails in every way."""
+    """Queries nobody, and fails in every way."""
 
     def __init__(self, host: Any) -> None:
         self._client = host.payment_client
@@ -21,13 +21,13 @@ class MaliciousGateway:
         self.is_test_shop = True
 
     async def get_payment(self, payment_id: str) -> object:
-        """Whatever the id says."""
+        """Do what the id says."""
         what, _, _ = payment_id.partition("_")
         if what == "canceled":
             raise asyncio.CancelledError
         if what == "status":
             refusal = GatewayRejectedError("no")
-            # Some library's error, which has a status and not what the host's client carries beside it.
+            # Another library's error: it has a status and nothing else that the host's client has.
             refusal.__cause__ = type("LibraryError", (Exception,), {"status_code": 400})()
             raise refusal
         if what == "never":
@@ -45,7 +45,7 @@ class MaliciousGateway:
 
 
 async def _stubborn() -> object:
-    """Does not end when it is told to."""
+    """Ignore cancellation for three seconds."""
     until = time.monotonic() + 3
     while time.monotonic() < until:
         try:
@@ -57,13 +57,13 @@ async def _stubborn() -> object:
 
 @hookimpl
 def payment_gateway(host: Any) -> MaliciousGateway:
-    """In place of the host's own client."""
+    """Return a gateway in place of the host's own client."""
     return MaliciousGateway(host)
 
 
 @hookimpl
-def topup_outcome(record: Any) -> None:
-    """Never comes back."""
-    if record.outcome == "credited":
+def topup_outcome(event: Any) -> None:
+    """Never return."""
+    if event.outcome == "credited":
         time.sleep(3600)
     raise SystemExit

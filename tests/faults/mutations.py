@@ -1,54 +1,84 @@
-"""In the worker: the package with a guard taken out, to see that the proof then fails."""
+"""In the worker: the package with a guard taken out, or a wait shortened.
+
+Each negative control applies one and expects its proof to fail. They patch public names only, so that a
+change inside a module leaves them alone. There is no pytest here, hence no ``mocker``.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 from unittest.mock import patch
 from uuid import uuid4
 
+import anyio.to_thread
 from fastapi import HTTPException
-from sqlalchemy import select, update
+from open_webui.internal.db import get_db
+from open_webui.models.billing import LedgerEntry, Payments, Wallet
+from sqlalchemy import insert, select, update
 
+from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet, ThreadSlots
 from openwebui_billing_reconcile.errors import TemporarilyUnavailableError
-from openwebui_billing_reconcile.host.ledger import Ledger, _record
-from openwebui_billing_reconcile.money.rules import decide, decide_locally
+from openwebui_billing_reconcile.host.ledger import Ledger
+from openwebui_billing_reconcile.money import values
+from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide, decide_locally
 from openwebui_billing_reconcile.money.values import LocalState, ProviderPayment
-from openwebui_billing_reconcile.provider import client as pacing
-from openwebui_billing_reconcile.provider.client import Pacing, _Talk
-from openwebui_billing_reconcile.topup import reconcile
-from openwebui_billing_reconcile.topup.reconcile import _Case
-from openwebui_billing_reconcile.web import endpoint as api
+from openwebui_billing_reconcile.provider import client
+from openwebui_billing_reconcile.provider.client import ProviderClient, QueryState
+from openwebui_billing_reconcile.topup import reconcile, settle
+from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.topup.settle import ReconcileCall
+from openwebui_billing_reconcile.web import endpoint
 
-from . import watched_steps as steps
+from . import watched_steps
 
-Swap = tuple[object, str, Any]
+Patch = tuple[object, str, Any]
 
-
-def _one_question() -> Swap:
-    """Every caller asks the provider."""
-    return _Talk, "open_question", lambda _talk, _now, _memory: None
+SHORT: Final = 1.0  # seconds
+ENDLESS: Final = 3600.0  # seconds
 
 
-def _host_path() -> Swap:
-    """We credit by ourselves: balance read, balance written, no lock and no key."""
+# --- Reading, deciding, writing ----------------------------------------------------------------------
 
-    def credit(ledger: Ledger, _service: Any, payment_id: str, wallet: Any, money: Any, _: Any) -> None:
-        host = ledger._host
-        wallets, entry, payment = (host.table(n) for n in ("Wallet", "LedgerEntry", "Payment"))
-        with host.session() as session:
-            balance = session.execute(
-                select(wallets.c.balance_topup_kopeks).where(wallets.c.id == wallet.id)
-            ).scalar_one()
-        with host.session() as session:
+
+def _no_second_read() -> Iterator[Patch]:
+    """What the tables said before the provider was asked counts after it."""
+    read_with_wallet = Ledger.read_with_wallet
+
+    def outdated(ledger: Ledger, *arguments: Any) -> Any:
+        state, wallet = read_with_wallet(ledger, *arguments)
+        call = watched_steps.current_call()
+        return (call and call.first_state) or state, wallet
+
+    yield Ledger, "read_with_wallet", outdated
+
+
+def _ledger_before_record() -> Iterator[Patch]:
+    """The ledger is read first and the record after it."""
+    read = Ledger.read
+
+    def in_two(ledger: Ledger, payment_id: str) -> LocalState:
+        ledger_first = read(ledger, payment_id)
+        return replace(ledger_first, record=read(ledger, payment_id).record)
+
+    yield Ledger, "read", in_two
+
+
+def _own_crediting_path() -> Iterator[Patch]:
+    """The plugin credits by itself: it reads and writes the balance without lock and key."""
+
+    def credit(_ledger: Ledger, _service: Any, payment_id: str, wallet: Any, money: Any, _: Any) -> bool:
+        with get_db() as session:
+            balance = session.scalars(select(Wallet.balance_topup_kopeks).where(Wallet.id == wallet.id)).one()
+        with get_db() as session:
             new = balance + money.kopeks
-            session.execute(update(wallets).where(wallets.c.id == wallet.id).values(balance_topup_kopeks=new))
+            session.execute(update(Wallet).where(Wallet.id == wallet.id).values(balance_topup_kopeks=new))
             session.execute(
-                entry.insert().values(
+                insert(LedgerEntry).values(
                     id=str(uuid4()),
                     user_id=wallet.user_id,
                     wallet_id=wallet.id,
@@ -63,258 +93,251 @@ def _host_path() -> Swap:
                 )
             )
             session.commit()
-        steps.reached("ledger committed")
-        with host.session() as session:
-            done = payment.c.provider_payment_id == payment_id
-            session.execute(update(payment).where(done).values(status="succeeded"))
-            session.commit()
-
-    return Ledger, "credit", credit
-
-
-def _second_look() -> Swap:
-    """What our books said before the question counts after it."""
-    read = Ledger.read
-
-    def remembered(ledger: Ledger, service: Any, payment_id: str) -> LocalState:
-        call = steps._call.get()
-        if call is None or call.path_taken:
-            return read(ledger, service, payment_id)
-        if call.books is None:
-            call.books = read(ledger, service, payment_id)
-        return call.books
-
-    return Ledger, "read", remembered
-
-
-def _record_before_ledger() -> Swap:
-    """The ledger is read first and the record after it."""
-    read = Ledger.read
-
-    def reversed_read(ledger: Ledger, service: Any, payment_id: str) -> LocalState:
-        nobody = SimpleNamespace(
-            payments=SimpleNamespace(get_payment_by_provider_id=lambda _payment_id: None)
-        )
-        books = read(ledger, nobody, payment_id)
-        steps.reached("row read")
-        record = _record(service.payments.get_payment_by_provider_id(payment_id))
-        return LocalState(record, books.topups, books.others)
-
-    return Ledger, "read", reversed_read
-
-
-def _careful_cancel() -> Swap:
-    """A cancellation is recorded whatever the record says by now."""
-
-    def cancel(ledger: Ledger, payment_id: str) -> bool:
-        steps.reached("cancel entered")
-        payment = ledger._host.table("Payment")
-        with ledger._host.session() as session:
-            about = payment.c.provider_payment_id == payment_id
-            session.execute(update(payment).where(about).values(status="canceled"))
-            session.commit()
-        steps.reached("canceled")
+        watched_steps.reached("ledger committed")
+        Payments.update_payment_by_provider_id(payment_id, {"status": "succeeded"})
         return True
 
-    return Ledger, "cancel", cancel
+    yield Ledger, "credit", credit
 
 
-def _proof() -> Swap:
-    """The host's path returned, so the money must be there."""
+def _no_wallet_check() -> Iterator[Patch]:
+    """The host's path is run without a look whether the wallet's row can be had."""
 
-    async def credit(case: Any, credit: Any, payment: ProviderPayment) -> Any:
-        await case.pace.writing(lambda: case._write(credit, payment))
-        books, _ = await case._read()
-        return case._answer(books, payment.status, credited=True)
+    def credit(
+        _ledger: Ledger, service: Any, payment_id: str, wallet: Any, money: Any, metadata: Mapping[str, Any]
+    ) -> bool:
+        verified = {"kind": "topup", "user_id": wallet.user_id, "wallet_id": wallet.id}
+        service._process_topup_webhook(
+            event_type="payment.succeeded",
+            payment_id=payment_id,
+            webhook_data={
+                "event_type": "payment.succeeded",
+                "payment_id": payment_id,
+                "status": "succeeded",
+                "amount": money.value,
+                "currency": money.currency,
+                "metadata": {**metadata, **verified, "amount_kopeks": money.kopeks},
+            },
+        )
+        return True
 
-    return _Case, "_credit", credit
-
-
-def _repair() -> Swap:
-    """A status left behind stays behind."""
-
-    async def proved(case: Any, proof: Any) -> Any:
-        return case._answer(proof.books, proof.provider_status, credited=True)
-
-    return _Case, "_proved", proved
-
-
-def _owner() -> Swap:
-    """Whoever asks is the owner."""
-    return reconcile, "decide_locally", lambda books, _asker: _judge_for_owner(books)
-
-
-def _judge_for_owner(books: LocalState) -> Any:
-    owner = books.record.user_id if books.record else ""
-    return decide_locally(books, owner)
+    yield Ledger, "credit", credit
 
 
-def _provider_word() -> Swap:
-    """Whatever the provider says about a payment of ours, it was paid."""
+def _unconditional_cancel() -> Iterator[Patch]:
+    """A cancellation is recorded whatever the record says by now."""
 
-    def judging(payment: ProviderPayment, books: LocalState, *others: Any) -> Any:
-        said: dict[str, Any] = {"status": "succeeded", "paid": True, "refunded": None, "account_id": None}
-        if books.record:
-            said |= {"amount": books.record.money, "malformed": frozenset()}
-        return decide(replace(payment, **said), books, *others)
+    def cancel(_ledger: Ledger, payment_id: str) -> bool:
+        watched_steps.reached("cancel entered")
+        Payments.update_payment_by_provider_id(payment_id, {"status": "canceled"})
+        watched_steps.reached("canceled")
+        return True
 
-    return reconcile, "decide", judging
-
-
-def _answer_id() -> Swap:
-    """An answer about another payment is believed."""
-    of_answer = ProviderPayment.of_answer
-
-    def believing(answer: Any, asked_for: str) -> ProviderPayment:
-        if isinstance(answer, Mapping):
-            answer = {**answer, "id": asked_for}
-        return of_answer(answer, asked_for)
-
-    return ProviderPayment, "of_answer", believing
+    yield Ledger, "cancel", cancel
 
 
-def _deadline() -> Swap:
-    """The provider may take its time."""
+def _no_proof() -> Iterator[Patch]:
+    """Where the host's path has returned, the credit counts as written."""
 
-    async def question(pace: Any, gateway: Any, payment_id: str, talk: Any) -> Any:
-        answer = await gateway.get_payment(payment_id)
-        talk.answered_at = pace._clock()
-        return ProviderPayment.of_answer(answer, payment_id)
+    def believing(local: LocalState, user_id: str) -> Any:
+        decision = decide_locally(local, user_id)
+        if decision is None and local.record and local.record.wallet_id:
+            entry = values.LedgerEntry(user_id, local.record.wallet_id, local.record.money)
+            return AlreadyCredited(entry)
+        return decision
 
-    return Pacing, "_question", question
-
-
-def _reply_limit() -> Swap:
-    """A reply may take its time."""
-    return pacing, "REPLY_SECONDS", 3600.0
+    yield settle, "decide_locally", believing
 
 
-def _threads() -> Swap:
-    """Our database work is done on the event loop."""
-
-    async def here(_pace: Pacing, work: Callable[[], Any]) -> Any:
-        return work()
-
-    return Pacing, "_on_thread", here
+def _no_repair() -> Iterator[Patch]:
+    """A status left behind is not put right."""
+    yield Ledger, "mark_succeeded", lambda *_: None
 
 
-def _turn() -> Swap:
-    """All calls of a user write at the same time."""
+def _no_owner() -> Iterator[Patch]:
+    """Every caller counts as the owner."""
+
+    def for_the_owner(local: LocalState, _user_id: str) -> Any:
+        return decide_locally(local, local.record.user_id if local.record else "")
+
+    yield reconcile, "decide_locally", for_the_owner
+
+
+def _provider_not_believed() -> Iterator[Patch]:
+    """Whatever the provider says about a payment that the host knows, it counts as paid."""
+
+    def as_paid(payment: ProviderPayment, local: LocalState, *others: Any) -> Any:
+        fields: dict[str, Any] = {"status": "succeeded", "paid": True, "refunded": None, "account_id": None}
+        if local.record:
+            fields |= {"amount": local.record.money, "malformed": frozenset()}
+        return decide(replace(payment, **fields), local, *others)
+
+    yield settle, "decide", as_paid
+
+
+def _no_expiry() -> Iterator[Patch]:
+    """A provider's answer counts however long it has waited for a thread."""
+    yield ReconcileCall, "check_not_expired", lambda _call: None
+
+
+# --- Locks, threads, waits ---------------------------------------------------------------------------
+
+
+def _no_user_lock() -> Iterator[Patch]:
+    """All calls of a user settle at the same time."""
 
     @asynccontextmanager
-    async def at_once(_pace: Pacing, _user_id: str) -> AsyncIterator[None]:
+    async def unlocked(_lock: KeyedLock, _key: Any) -> AsyncIterator[None]:
         yield
 
-    return Pacing, "turn", at_once
+    yield KeyedLock, "__call__", unlocked
 
 
-def _briefly() -> Swap:
+def _no_thread_slots() -> Iterator[Patch]:
+    """Any number of threads work at the same time."""
+
+    @asynccontextmanager
+    async def free(_slots: ThreadSlots) -> AsyncIterator[None]:
+        yield
+
+    async def on_a_thread(_slots: ThreadSlots, work: Callable[[], Any]) -> Any:
+        return await anyio.to_thread.run_sync(work)
+
+    yield ThreadSlots, "slot", free
+    yield ThreadSlots, "run", on_a_thread
+
+
+def _no_threads() -> Iterator[Patch]:
+    """The plugin works on the database on the event loop."""
+
+    async def here(_slots: ThreadSlots, work: Callable[[], Any]) -> Any:
+        return work()
+
+    yield ThreadSlots, "run", here
+
+
+def _no_repair_timeout() -> Iterator[Patch]:
     """A status is put right however long that takes."""
-
-    async def wait(_pace: Pacing, work: Any) -> Any:
-        return await work
-
-    return Pacing, "briefly", wait
+    yield reconcile, "REPAIR_TIMEOUT", ENDLESS
 
 
-def _long_replies() -> Swap:
-    """No guard, but the patience of a test: a reply has two seconds."""
-    return pacing, "REPLY_SECONDS", 2.0
+def _short_reply_timeout() -> Iterator[Patch]:
+    """No guard is missing: a reply has one second, so that tests need not wait for twelve."""
+    yield reconcile, "REPLY_TIMEOUT", SHORT
 
 
-def _long_validity() -> Swap:
-    """And an answer counts for as long."""
-    return reconcile, "REPLY_SECONDS", 2.0
+def _call_outlives_its_caller() -> Iterator[Patch]:
+    """The caller is answered after a second; its call goes on as if the caller waited."""
+    original, tasks = Reconciler.reconcile, TaskSet()
+
+    async def detached(*arguments: Any) -> Any:
+        try:
+            async with asyncio.timeout(SHORT):
+                return await tasks.run(original(*arguments))
+        except TimeoutError:
+            raise TemporarilyUnavailableError("Payment is still being checked") from None
+
+    yield reconcile, "REPLY_TIMEOUT", ENDLESS
+    yield Reconciler, "reconcile", detached
 
 
-def _forgetting() -> Swap:
-    """What a failed question left behind is kept."""
-    explained = Pacing._explained
+# --- The provider ------------------------------------------------------------------------------------
+
+
+def _no_shared_query() -> Iterator[Patch]:
+    """Every call queries the provider."""
+    yield QueryState, "current", lambda _state, _now, _max_age: None
+
+
+def _no_deadline() -> Iterator[Patch]:
+    """The provider may take any time."""
+
+    async def fetch(_client: Any, gateway: Any, payment_id: str, **_: Any) -> ProviderPayment:
+        return ProviderPayment.parse(await gateway.get_payment(payment_id), payment_id)
+
+    yield ProviderClient, "fetch", fetch
+
+
+def _errors_kept() -> Iterator[Patch]:
+    """The error of each failed query is kept."""
     kept: list[Exception] = []
-
-    def hoarding(pace: Any, error: Exception) -> Any:
-        kept.append(error)
-        return explained(pace, error)
-
-    return Pacing, "_explained", hoarding
+    yield ProviderClient, "fetch", _fetch_and(kept.append)
 
 
-def _young_answer() -> Swap:
-    """An answer counts however old it is."""
-    return reconcile, "REPLY_SECONDS", 3600.0
+def _errors_logged_in_full() -> Iterator[Patch]:
+    """The provider's errors are logged in full."""
+
+    def log_in_full(error: Exception) -> None:
+        response = getattr(error.__cause__ and error.__cause__.__cause__, "response_text", "")
+        logging.getLogger(client.__name__).debug("The provider said %s", response, exc_info=error)
+
+    yield ProviderClient, "fetch", _fetch_and(log_in_full)
 
 
-def _id_shape() -> Swap:
+def _fetch_and(do: Callable[[Exception], object]) -> Callable[..., Any]:
+    original = ProviderClient.fetch
+
+    async def fetch(*arguments: Any, **named: Any) -> Any:
+        try:
+            return await original(*arguments, **named)
+        except Exception as error:
+            do(error)
+            raise
+
+    return fetch
+
+
+# --- The endpoint ------------------------------------------------------------------------------------
+
+
+def _any_payment_id() -> Iterator[Patch]:
     """Any text is a payment id."""
-    return api, "parse_payment_id", str
+    yield endpoint, "parse_payment_id", str
+    yield reconcile, "parse_payment_id", str
 
 
-def _id_shape_inside() -> Swap:
-    """The same for the method."""
-    return reconcile, "parse_payment_id", str
-
-
-def _documented_statuses() -> Swap:
+def _undocumented_statuses() -> Iterator[Patch]:
     """A bad request is answered as FastAPI would."""
 
-    def unprocessable(error: Exception, _host: Any) -> HTTPException:
-        return HTTPException(422, str(error))
+    def unprocessable(status: int, detail: str, **named: Any) -> HTTPException:
+        return HTTPException(422 if status == 400 else status, detail, **named)
 
-    return api, "_http_error", unprocessable
-
-
-def _discretion() -> Swap:
-    """What went wrong is logged in full."""
-
-    def explained(pace: Any, error: Exception) -> Any:
-        log = logging.getLogger(pacing.__name__)
-        response = getattr(error.__cause__, "response_text", "")
-        log.debug("The provider said %s", response, exc_info=error)
-        return TemporarilyUnavailableError("out of reach")
-
-    return Pacing, "_explained", explained
+    yield endpoint, "HTTPException", unprocessable
 
 
-def _budget() -> Swap:
-    """Questions cost nothing."""
-    return pacing.Budget, "spend", lambda _budget, _user_id: None
-
-
-GUARDS: dict[str, Callable[[], Swap]] = {
-    "one question": _one_question,
-    "the host's path": _host_path,
-    "second look": _second_look,
-    "record before ledger": _record_before_ledger,
-    "careful cancel": _careful_cancel,
-    "proof": _proof,
-    "repair": _repair,
-    "owner": _owner,
-    "the provider's word": _provider_word,
-    "answer's id": _answer_id,
-    "deadline": _deadline,
-    "reply limit": _reply_limit,
-    "threads": _threads,
-    "turn": _turn,
-    "briefly": _briefly,
-    "long replies": _long_replies,
-    "long validity": _long_validity,
-    "young answer": _young_answer,
-    "forgetting": _forgetting,
-    "id shape": _id_shape,
-    "id shape inside": _id_shape_inside,
-    "documented statuses": _documented_statuses,
-    "discretion": _discretion,
-    "budget": _budget,
+MUTATIONS: dict[str, Callable[[], Iterator[Patch]]] = {
+    "no second read": _no_second_read,
+    "ledger read before record": _ledger_before_record,
+    "own crediting path": _own_crediting_path,
+    "no wallet check": _no_wallet_check,
+    "unconditional cancel": _unconditional_cancel,
+    "no proof": _no_proof,
+    "no repair": _no_repair,
+    "no owner": _no_owner,
+    "provider not believed": _provider_not_believed,
+    "no expiry": _no_expiry,
+    "no user lock": _no_user_lock,
+    "no thread slots": _no_thread_slots,
+    "no threads": _no_threads,
+    "no repair timeout": _no_repair_timeout,
+    "short reply timeout": _short_reply_timeout,
+    "call outlives its caller": _call_outlives_its_caller,
+    "no shared query": _no_shared_query,
+    "no deadline": _no_deadline,
+    "errors kept": _errors_kept,
+    "errors logged in full": _errors_logged_in_full,
+    "any payment id": _any_payment_id,
+    "undocumented statuses": _undocumented_statuses,
 }
 
-_taken_out = ExitStack()
+_applied = ExitStack()
 
 
-def mutate(names: list[str]) -> None:
-    """Take these guards out and put all others back."""
-    global _taken_out
-    _taken_out.close()
-    _taken_out = ExitStack()
+def apply(names: list[str]) -> None:
+    """Apply these mutations and undo all others."""
+    global _applied
+    _applied.close()
+    _applied = ExitStack()
     for name in names:
-        owner, attribute, replacement = GUARDS[name]()
-        _taken_out.enter_context(patch.object(owner, attribute, replacement))
+        for owner, attribute, replacement in MUTATIONS[name]():
+            _applied.enter_context(patch.object(owner, attribute, replacement))

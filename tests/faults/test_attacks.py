@@ -1,4 +1,4 @@
-"""Ways in which somebody might get more than is theirs, or less than is theirs given to somebody else."""
+"""Ways in which a user might get more than is theirs, or might keep others from what is theirs."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from functools import partial
 
 import httpx
 import pytest
-from sqlalchemy import text
 
 from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
 from .bystander import unharmed
-from .host_pair import (
+from .host_pair import ROOT, HostPair
+from .payments import (
     FOREIGN,
-    ROOT,
     WEBHOOK,
-    HostPair,
     assert_books_balance,
     assert_credited,
     assert_one_credit,
@@ -31,7 +29,7 @@ from .host_pair import (
     unrecorded,
 )
 
-BUDGET = 30
+LIMIT = 30
 SOON = 3.0  # seconds, on a busy machine
 
 
@@ -82,16 +80,16 @@ def test_payment_is_credited_to_its_owner_whoever_asks_meanwhile(four_workers: H
 # --- The shared answer ---------------------------------------------------------------------------------
 
 
-def test_question_of_a_stranger_serves_the_owner_and_not_the_stranger(
+def test_query_of_a_stranger_serves_the_owner_and_not_the_stranger(
     host_pair: HostPair, user: User, stranger: User
 ) -> None:
     payment_id = unrecorded(user)
     with ThreadPoolExecutor(2) as pool:
-        with host_pair.checkpoints.stopping("provider asked", payment_id) as asked:
+        with host_pair.checkpoints.stopping("provider queried", payment_id) as queried:
             strangers = pool.submit(stranger.reconcile, payment_id)
-            assert asked.wait(10)
+            assert queried.wait(10)
             owners = pool.submit(user.reconcile, payment_id)
-            both_read = lambda: host_pair.checkpoints.steps(payment_id).count("record read") == 2  # noqa: E731
+            both_read = lambda: host_pair.checkpoints.steps(payment_id).count("first read") == 2  # noqa: E731
             wait_until(both_read, 10, "the second call does not come")
         assert_refused(strangers.result(), 403, FOREIGN)
         assert_credited(owners.result(), payment_id)
@@ -110,88 +108,93 @@ def test_stranger_who_leaves_takes_nothing_along(host_pair: HostPair, user: User
     assert_one_credit(user, payment_id)
 
 
-# --- The budget ----------------------------------------------------------------------------------------
+# --- The rate limit ------------------------------------------------------------------------------------
 
 
 def spelled(payment_id: str) -> list[str]:
-    """The same id in other letters."""
+    """Return the same id in other letters."""
     return [payment_id, f" {payment_id}", f"{payment_id}\n", f"\t{payment_id} ", payment_id.upper()]
 
 
-def questions_of(user: User, payments: list[str]) -> int:
-    """How many questions all these calls at once lead to."""
+def statuses_and_queries(user: User, payments: list[str]) -> tuple[set[int], int]:
+    """Reconcile all; return the statuses, and how many queries the provider received."""
     simulator = user.host.simulator
     simulator.forget_requests()
-    responses = at_once([partial(user.reconcile, payment_id) for payment_id in payments])
-    assert {response.status_code for response in responses} <= {200, 403, 429}
-    assert any(response.status_code == 429 for response in responses)
-    return len(simulator.requests())
+    # One user may have no more than ten payments under way at a time.
+    responses = at_once([partial(user.reconcile, payment_id) for payment_id in payments], threads=8)
+    return {response.status_code for response in responses}, len(simulator.requests())
 
 
-def test_no_spelling_and_no_crowd_buys_more_questions(sqlite_pair: HostPair) -> None:
+def test_no_spelling_and_no_crowd_causes_more_queries(sqlite_pair: HostPair) -> None:
     user, stranger = (sqlite_pair.elsewhere(sqlite_pair.host.new_user()) for _ in range(2))
     theirs = unrecorded(stranger)
-    guesses = [f"guess-{number}-{user.id}" for number in range(BUDGET)]
-    assert questions_of(user, [*guesses, *spelled(theirs), *spelled(unrecorded(user))]) <= BUDGET
-    # Nor is anybody else any poorer.
+    guesses = [f"guess-{number}-{user.id}" for number in range(LIMIT)]
+    statuses, queries = statuses_and_queries(user, [*guesses, *spelled(theirs), *spelled(unrecorded(user))])
+    assert {429} < statuses <= {200, 403, 429}
+    assert queries <= LIMIT
+    # It costs nobody else anything.
     assert_credited(stranger.reconcile(theirs), theirs)
 
 
-def test_without_a_budget_the_proof_fails(sqlite_pair: HostPair) -> None:
-    user = sqlite_pair.host.new_user()
-    guesses = [f"guess-{number}-{user.id}" for number in range(2 * BUDGET)]
-    with sqlite_pair.mutated("budget"), pytest.raises(AssertionError):
-        assert questions_of(user, guesses) <= BUDGET
+def test_without_a_rate_limit_there_are_more_queries(sqlite_pair: HostPair) -> None:
+    user = sqlite_pair.host.new_user()  # the watched host's limit is set out of reach
+    guesses = [f"guess-{number}-{user.id}" for number in range(2 * LIMIT)]
+    assert statuses_and_queries(user, guesses) == ({403}, 2 * LIMIT)
 
 
-# --- Stale work ----------------------------------------------------------------------------------------
+# --- Calls without a caller ----------------------------------------------------------------------------
 
 
-def test_calls_that_nobody_waits_for_any_more_ask_nothing(postgres_pair: HostPair) -> None:
-    asks_nothing_late(postgres_pair, "long replies", "long validity")
-
-
-def test_without_an_end_of_patience_the_proof_fails(postgres_pair: HostPair) -> None:
-    with pytest.raises(AssertionError):
-        asks_nothing_late(postgres_pair, "long replies", "young answer")
-
-
-def asks_nothing_late(host_pair: HostPair, *without: str) -> None:
-    """The tables are locked for longer than anybody waits; no call goes on after that."""
-    user = host_pair.host.new_user()
+def queries_nothing_late(pair: HostPair, *mutations: str) -> None:
+    """A read takes longer than its callers wait; none of their calls goes on after that."""
+    user, checkpoints = pair.host.new_user(), pair.checkpoints
     payments = [paid(user) for _ in range(6)]
-    with host_pair.mutated(*without):
-        with host_pair.host.books.transaction() as stall:
-            stall.execute(text("LOCK TABLE billing_payment IN ACCESS EXCLUSIVE MODE"))
-            for response in at_once([partial(user.reconcile, payment_id) for payment_id in payments]):
-                assert_refused(response, 503)
-        looked = lambda: all("row read" in host_pair.checkpoints.steps(p) for p in payments)  # noqa: E731
-        wait_until(looked, 10, "the calls do not go on")
-        # Whoever calls now stands behind all of them.
-        assert_credited(user.reconcile(payments[0]), payments[0])
-    for payment_id in payments[1:]:
-        assert host_pair.host.simulator.questions(payment_id) == 0
-        assert topups(host_pair.host.books, payment_id) == []
+    with (
+        pair.mutated(*mutations),
+        ThreadPoolExecutor(1) as pool,
+        checkpoints.stopping("first read", payments[0]) as arrived,
+    ):
+        first = pool.submit(user.reconcile, payments[0])
+        assert arrived.wait(10)
+        for response in at_once([partial(user.reconcile, payment_id) for payment_id in payments]):
+            assert_refused(response, 503)
+        assert_refused(first.result(), 503)
+    # This call reads after all that wait for the thread.
+    last = paid(user)
+    assert_credited(user.reconcile(last), last)
+    for payment_id in payments:
+        assert pair.host.simulator.questions(payment_id) == 0, "a call goes on without its caller"
+        assert topups(pair.host.books, payment_id) == []
+    assert_credited(user.reconcile(payments[0]), payments[0])
 
 
-# --- Malicious plugins in the same process ------------------------------------------------------------------------
+def test_calls_without_a_caller_query_nothing(host_pair: HostPair) -> None:
+    queries_nothing_late(host_pair, "short reply timeout")
+
+
+def test_where_calls_outlive_their_callers_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with pytest.raises(AssertionError, match="without its caller"):
+        queries_nothing_late(sqlite_pair, "call outlives its caller")
+
+
+# --- Malicious plugins in the same process -----------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def infiltrated(
     program: Program, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
-    """A host in whose environment a plugin is installed that means harm."""
-    folder = tmp_path_factory.mktemp("malicious_plugin")
-    package = folder / "malicious_plugin-1.0.dist-info"
+    """A host in whose environment a malicious plugin is installed."""
+    folder = tmp_path_factory.mktemp("malicious")
+    package = folder / "malicious-1.0.dist-info"
     package.mkdir()
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: malicious_plugin\nVersion: 1.0\n")
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: malicious\nVersion: 1.0\n")
     (package / "entry_points.txt").write_text(
         "[openwebui_billing_reconcile]\nmalicious = tests.faults.malicious_plugin\n"
     )
     env = {"PYTHONPATH": f"{ROOT}:{folder}", "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS": "1"}
     with running_host(program, simulator=simulator, env=env) as host:
-        assert "malicious_plugin" in host.log
+        assert "plugins: builtin, malicious" in host.log
         yield host
 
 
@@ -207,17 +210,17 @@ def infiltrated(
         ("stubborn", 502),
     ],
 )
-def test_rogue_gateway_is_an_unreachable_provider(infiltrated: Host, what: str, status: int) -> None:
+def test_malicious_gateway_is_an_unreachable_provider(infiltrated: Host, what: str, status: int) -> None:
     user, other = infiltrated.new_user(), infiltrated.new_user()
     with unharmed(infiltrated.new_user()):
         assert_refused(user.reconcile(f"{what}_{user.id}"), status)
         payment_id = paid(other)
-        # A gateway may have asked for a pause.
+        # A gateway may have started a cooldown.
         wait_until(lambda: other.reconcile(payment_id).status_code == 200, 10, "nothing works any more")
     assert_one_credit(other, payment_id)
 
 
-def test_rogue_listener_delays_no_answer(infiltrated: Host) -> None:
+def test_malicious_listener_delays_no_answer(infiltrated: Host) -> None:
     user = infiltrated.new_user()
     held = paid(user)
     infiltrated.simulator.change(held, paid=False)

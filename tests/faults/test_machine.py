@@ -1,4 +1,4 @@
-"""Payments, people, webhooks, reconciles, refunds, faults and deaths in any order: the invariants hold."""
+"""Payments, webhooks, calls, refunds, faults and killed workers in any order: the invariants hold."""
 
 from __future__ import annotations
 
@@ -26,26 +26,18 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from openwebui_billing_reconcile.provider.client import REMEMBER_SECONDS
+from openwebui_billing_reconcile.provider.client import ANSWER_TTL
 from tests.support.harness.host import PACKAGE, Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
-from .host_pair import (
-    FOREIGN,
-    THOROUGH,
-    HostPair,
-    assert_books_balance,
-    at_once,
-    paid,
-    topups,
-    unrecorded,
-)
+from .host_pair import THOROUGH, HostPair
+from .payments import FOREIGN, assert_books_balance, at_once, paid, topups, unrecorded
 
 RUNS = 500 if THOROUGH else 25  # on each of the two databases
 STEPS = 50 if THOROUGH else 15
 CONTROL_RUNS = 40
-SLACK = 0.5  # seconds between the provider's answer and our noting it
+SLACK = 0.5  # seconds between the provider's answer and its arrival
 
 Credit = tuple[str, str, int, str]
 
@@ -77,7 +69,7 @@ HONEST: Document = {
 
 
 def confirms(document: Document) -> bool:
-    """Whether the provider says with this that 1,000 roubles came in and are still there."""
+    """Return whether this answer says that 1,000 roubles came in and are still there."""
     fields = ("status", "paid", "amount", "refunded_amount")
     return {name: document.get(name) for name in fields} == {
         name: HONEST[name] for name in fields
@@ -86,31 +78,31 @@ def confirms(document: Document) -> bool:
 
 @dataclass
 class Payment:
-    """What the test knows about a payment."""
+    """A payment, and what the provider would have answered about it at each moment."""
 
     id: str
     owner: User
     told: list[tuple[float, Document]] = field(default_factory=list)
-    """What the provider would have answered, from when on."""
+    """The provider's answers, each with the moment from which it counts."""
     settled_by_hand: bool = False
 
     def told_at(self, moment: float) -> Document:
-        """What the provider would have answered then."""
+        """Return what the provider would have answered then."""
         return next(document for since, document in reversed(self.told) if since <= moment)
 
 
-class Money(RuleBasedStateMachine):
-    """Two people and their payments at one host."""
+class PaymentHistories(RuleBasedStateMachine):
+    """Two users and their payments at one host."""
 
     host: ClassVar[Host]
     payments: Bundle[Payment] = Bundle("payments")
 
     @initialize(target=payments)
-    def two_people_arrive_and_each_pays(self) -> MultipleResults[Payment]:
-        self.people = [self.host.new_user(), self.host.new_user()]
+    def two_users_arrive_and_each_pays(self) -> MultipleResults[Payment]:
+        self.users = [self.host.new_user(), self.host.new_user()]
         self.known: list[Payment] = []
         self.ledger: dict[str, list[Credit]] = {}
-        return multiple(*(self.noted(Payment(paid(user), user)) for user in self.people))
+        return multiple(*(self.noted(Payment(paid(user), user)) for user in self.users))
 
     def teardown(self) -> None:
         if not getattr(self, "known", None):
@@ -125,7 +117,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(target=payments, owner=st.integers(0, 1), recorded=st.booleans())
     def somebody_pays(self, owner: int, recorded: bool) -> Payment:
-        user = self.people[owner]
+        user = self.users[owner]
         return self.noted(Payment(paid(user) if recorded else unrecorded(user), user))
 
     @rule(payment=payments, change=st.sampled_from(["pay", "decline", "hold", "refund"]))
@@ -179,7 +171,7 @@ class Money(RuleBasedStateMachine):
 
     @rule(payment=payments, user_id=st.integers(0, 1))
     def somebody_reconciles(self, payment: Payment, user_id: int) -> None:
-        self.reconcile(payment, self.people[user_id])
+        self.reconcile(payment, self.users[user_id])
 
     @rule(payment=payments)
     def the_owner_reconciles(self, payment: Payment) -> None:
@@ -202,7 +194,7 @@ class Money(RuleBasedStateMachine):
             self.check_new_credit(payment, before, began)
 
     def reconcile(self, payment: Payment, user_id: User) -> httpx.Response:
-        """One call, and what it may have done."""
+        """Reconcile, and check what the call has done."""
         before, began = self.ledger[payment.id], time.time()
         was = self.host.books.record(payment.id)
         response = self.call(payment, user_id)
@@ -219,7 +211,7 @@ class Money(RuleBasedStateMachine):
         return response
 
     def call(self, payment: Payment, user_id: User) -> httpx.Response:
-        """One call, and what the answer must be like."""
+        """Reconcile, and check the answer."""
         response = user_id.reconcile(payment.id)
         status = response.status_code
         assert status in {200, 403, 409, 502, 503}, response.text
@@ -232,7 +224,7 @@ class Money(RuleBasedStateMachine):
         return response
 
     def check_new_credit(self, payment: Payment, before: list[Credit], began: float) -> None:
-        """What reconcile wrote is what the provider confirmed, in the owner's wallet."""
+        """Check that a new credit is what the provider confirmed, in the owner's wallet."""
         after = self.ledger[payment.id]
         if after == before:
             return
@@ -240,12 +232,12 @@ class Money(RuleBasedStateMachine):
         assert before == []
         assert after == [(payment.owner.id, wallet, PACKAGE, "RUB")]
         assert not payment.settled_by_hand
-        asked = [seen.epoch for seen in self.host.simulator.requests(payment.id) if seen.method == "GET"]
-        fresh = [moment for moment in asked if moment > began - REMEMBER_SECONDS - SLACK]
+        queried = [seen.epoch for seen in self.host.simulator.requests(payment.id) if seen.method == "GET"]
+        fresh = [moment for moment in queried if moment > began - ANSWER_TTL - SLACK]
         assert any(confirms(payment.told_at(moment)) for moment in fresh)
 
     def look_into_the_ledger(self) -> None:
-        """Each payment is credited at most once, and a credit stays as it is."""
+        """Check that each payment is credited at most once, and that a credit stays as it is."""
         for payment in self.known:
             before = self.ledger[payment.id]
             after = self.ledger[payment.id] = topups(self.host.books, payment.id)
@@ -253,12 +245,12 @@ class Money(RuleBasedStateMachine):
             assert before in ([], after)
 
     def books_are_right(self) -> None:
-        """What is in the wallets is what came in."""
-        for user in self.people:
+        """Check that each wallet holds the sum of its entries."""
+        for user in self.users:
             assert_books_balance(user)
 
     def is_due(self, payment: Payment) -> bool:
-        """Whether the owner must get the money from the next call, if there is no trouble."""
+        """Return whether the next call must credit the owner, where nothing is in trouble."""
         record = self.host.books.record(payment.id)
         if self.ledger[payment.id]:
             # The host's webhook makes a missing record after whatever the provider says by then.
@@ -268,12 +260,12 @@ class Money(RuleBasedStateMachine):
         return confirms(payment.told[-1][1]) and not payment.settled_by_hand and not stuck
 
     def owner_is_credited(self, payment: Payment) -> bool:
-        """The owner's next call, which may still be told of an answer a moment old."""
+        """Reconcile as the owner; the answer used may still be a moment old."""
         response = self.reconcile(payment, payment.owner)
         return response.status_code == 200 and response.json()["credited"] is True
 
     def noted(self, payment: Payment) -> Payment:
-        """The provider would now answer like this."""
+        """Note what the provider answers from now on."""
         if not payment.told:
             self.known.append(payment)
             self.ledger[payment.id] = []
@@ -281,19 +273,19 @@ class Money(RuleBasedStateMachine):
         return payment
 
     def other(self, user: User) -> User:
-        """The other person."""
-        return next(person for person in self.people if person != user)
+        """Return the other user."""
+        return next(one for one in self.users if one != user)
 
 
 def workers(host: Host) -> list[int]:
-    """The process numbers of a host's workers."""
+    """Return the process ids of a host's workers."""
     children = Path(f"/proc/{host.server.pid}/task/{host.server.pid}/children").read_text().split()
     return [int(pid) for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def explore(host: Host, runs: int, phases: tuple[Phase, ...] = tuple(Phase)) -> None:
-    """Try that many histories."""
-    machine = type("MoneyAtThisHost", (Money,), {"host": host})
+    """Run that many histories."""
+    machine = type("HistoriesAtThisHost", (PaymentHistories,), {"host": host})
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -316,7 +308,7 @@ def test_invariants_hold_whatever_happens(four_workers: Host) -> None:
 # --- Negative controls -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guard", ["owner", "the provider's word", "repair"])
-def test_without_its_guard_the_proof_fails(sqlite_pair: HostPair, guard: str) -> None:
-    with sqlite_pair.mutated(guard), pytest.raises(AssertionError):
+@pytest.mark.parametrize("mutation", ["no owner", "provider not believed", "no repair"])
+def test_without_its_guard_the_proof_fails(sqlite_pair: HostPair, mutation: str) -> None:
+    with sqlite_pair.mutated(mutation), pytest.raises(AssertionError):
         explore(sqlite_pair.host, CONTROL_RUNS, (Phase.generate,))

@@ -1,4 +1,4 @@
-"""Who may know what: the same refusal for all that is not mine, and no secret in an answer or in our log."""
+"""All that is not the caller's is refused in the same words; no secret is in an answer or in the plugin's log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document
 
-from .host_pair import FOREIGN, HostPair, assert_credited, paid, unrecorded
+from .host_pair import HostPair
+from .payments import FOREIGN, assert_credited, paid, unrecorded
 
 CANARY = "canary-7f3a"
 RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ \| (\w+) *\| (\S+) - (.*)")
@@ -24,40 +25,40 @@ UVICORN = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL): ")
 
 
 def credited(stranger: User) -> str:
-    """The stranger has the money already."""
+    """A payment that is credited to the stranger."""
     payment_id = paid(stranger)
     assert_credited(stranger.reconcile(payment_id), payment_id)
     return payment_id
 
 
 def subscription(stranger: User) -> str:
-    """It is not a top-up."""
+    """A payment that is not a top-up."""
     payment_id = paid(stranger)
     stranger.host.books.change_record(payment_id, kind="subscription")
     return payment_id
 
 
 def settled_without_entry(stranger: User) -> str:
-    """It would be held."""
+    """A payment that would be held."""
     payment_id = paid(stranger)
     stranger.host.books.change_record(payment_id, status="succeeded")
     return payment_id
 
 
 def only_in_the_ledger(stranger: User) -> str:
-    """The record is gone, the credit is not."""
+    """A credited payment whose record is deleted."""
     payment_id = credited(stranger)
     stranger.host.books.delete_record(payment_id)
     return payment_id
 
 
 def unknown(stranger: User) -> str:
-    """Nobody has heard of it."""
+    """An id that neither host nor provider knows."""
     return f"unknown-{stranger.id}"
 
 
 def without(name: str) -> Callable[[User], str]:
-    """Only the provider knows it, and not even the provider knows enough."""
+    """A payment that only the provider knows, with one field of its metadata missing."""
 
     def make(stranger: User) -> str:
         payment_id = unrecorded(stranger)
@@ -69,7 +70,7 @@ def without(name: str) -> Callable[[User], str]:
 
 
 def with_fields(**fields: object) -> Callable[[User], str]:
-    """Only the provider knows it, and says something odd about it."""
+    """A payment that only the provider knows, with odd fields."""
     return lambda stranger: unrecorded(stranger, **fields)
 
 
@@ -96,7 +97,7 @@ NOT_MINE: dict[str, Callable[[User], str]] = {
 
 
 def shape(response: httpx.Response) -> object:
-    """All of an answer but what is different every time."""
+    """Return all of an answer that does not differ each time."""
     headers = {name: value for name, value in response.headers.items() if name != "date"}
     return response.status_code, response.json(), headers
 
@@ -113,8 +114,8 @@ def test_what_is_not_mine_is_refused_in_the_same_words(
     assert shape(refusal) == shape(host_pair.host.admin.reconcile(payment_id))
 
 
-def test_without_the_question_whose_it_is_the_proof_fails(sqlite_pair: HostPair) -> None:
-    with sqlite_pair.mutated("owner"), pytest.raises(AssertionError):
+def test_without_an_owner_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with sqlite_pair.mutated("no owner"), pytest.raises(AssertionError, match="200"):
         test_what_is_not_mine_is_refused_in_the_same_words(
             sqlite_pair, sqlite_pair.host.new_user(), sqlite_pair.host.new_user(), "credited"
         )
@@ -147,7 +148,7 @@ BENT: tuple[Document, ...] = (
 def everything_goes_wrong(
     host_pair: HostPair, user: User, foreign: Sequence[str]
 ) -> Iterator[httpx.Response]:
-    """All the answers that can be had, with secrets wherever they could come from."""
+    """Yield every kind of answer, with secrets wherever they could come from."""
     simulator = host_pair.host.simulator
     for recorded in (True, False):
         for trouble in TROUBLE:
@@ -176,7 +177,7 @@ def everything_goes_wrong(
 
 
 def secrets(host_pair: HostPair, user: User, stranger: User) -> list[str]:
-    """What nobody may read."""
+    """Return what nobody may read."""
     simulator, environment = host_pair.host.simulator, host_pair.host.environment
     pair = f"{simulator.shop_id}:{simulator.secret_key}".encode()
     return [
@@ -200,7 +201,7 @@ def secrets(host_pair: HostPair, user: User, stranger: User) -> list[str]:
 
 
 def our_records(host: Host) -> list[tuple[str, str]]:
-    """Level and text of what the plugin itself has logged, stack traces included."""
+    """Return level and text of what the plugin itself has logged, stack traces included."""
     records: list[tuple[str, str, str]] = []
     for line in host.log.splitlines():
         found = RECORD.match(line)
@@ -213,7 +214,7 @@ def our_records(host: Host) -> list[tuple[str, str]]:
 
 
 def keeps_secrets(host_pair: HostPair, user: User, stranger: User) -> None:
-    """Nothing of them is in an answer or in a line of ours, at any level."""
+    """Assert that no secret is in an answer or in a log line of the plugin, at any level."""
     foreign = [case(stranger) for case in NOT_MINE.values()]
     last = paid(stranger)
     assert_credited(stranger.reconcile(last), last)
@@ -237,6 +238,6 @@ def test_no_secret_is_told_or_logged(host_pair: HostPair, user: User, stranger: 
 
 
 # It shows as well that the log is open for the level DEBUG.
-def test_without_discretion_the_proof_fails(sqlite_pair: HostPair) -> None:
-    with sqlite_pair.mutated("discretion"), pytest.raises(AssertionError):
+def test_with_errors_logged_in_full_the_proof_fails(sqlite_pair: HostPair) -> None:
+    with sqlite_pair.mutated("errors logged in full"), pytest.raises(AssertionError, match=CANARY):
         keeps_secrets(sqlite_pair, sqlite_pair.host.new_user(), sqlite_pair.host.new_user())
