@@ -22,25 +22,14 @@ from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
-from .checkpoints import ON_THE_WAY, Checkpoints
-from .host_pair import (
-    THOROUGH,
-    assert_books_balance,
-    assert_credited,
-    assert_one_credit,
-    mutate,
-    paid,
-    topups,
-    watched_host,
-)
+from .checkpoints import CREDITING_STEPS, Checkpoints
+from .host_pair import THOROUGH, mutate, watched_host
+from .payments import assert_books_balance, assert_credited, assert_one_credit, paid, topups
 
-# Calls stop together at the steps of one row, in that order, and die together. A worker has two threads to
-# read and two to write, and one call may hold the only write lock: so who would be in the way comes last.
-DEATHS = (
-    ("provider asked", "provider answered", "path entered", "path has the record", "row read", "record read"),
-    ("ledger committed", "status written", "books read again", "wallet read"),
-    ("proof read", "credit not committed"),
-)
+# One call stops at each step, in this order, and all are killed together. The call that stops last holds
+# SQLite's only write lock, for which all that write later would wait.
+WHILE_WRITING = "credit not committed"
+LAST_STEPS = (*(step for step in CREDITING_STEPS if step != WHILE_WRITING), WHILE_WRITING)
 
 
 class RestartableHost:
@@ -56,30 +45,30 @@ class RestartableHost:
             "database_url": url,
             "data_dir": folder,
         }
-        self._life = ExitStack()
-        self.host: Host = self._life.enter_context(watched_host(**self._options))
+        self._running = ExitStack()
+        self.host: Host = self._running.enter_context(watched_host(**self._options))
 
     @property
     def url(self) -> str:
-        """Its database, in all its lives."""
+        """Its database, the same after each start."""
         return self.host.environment["DATABASE_URL"]
 
     def start(self) -> None:
-        """A new life; the administrator is still the same."""
+        """Start it again; the administrator is still the same."""
         admin = self.host.admin
-        self.host = self._life.enter_context(watched_host(**self._options))
+        self.host = self._running.enter_context(watched_host(**self._options))
         self.host.admin = replace(admin, host=self.host)
 
     def kill(self) -> None:
-        """The process is gone at once, whatever it was doing."""
+        """End the process at once, whatever it is doing."""
         os.kill(self.host.server.pid, signal.SIGKILL)
         wait_until(lambda: self.host.server.returncode is not None, 10, "it survived")
         with pytest.raises(RuntimeError, match="died"):
-            self._life.close()
+            self._running.close()
 
     def close(self) -> None:
-        """No more lives."""
-        self._life.close()
+        """Stop it."""
+        self._running.close()
 
 
 @pytest.fixture(scope="module")
@@ -111,30 +100,35 @@ def postgres_restartable(
 
 @pytest.fixture(params=["sqlite_restartable", "postgres_restartable"], ids=["sqlite", "postgres"])
 def restartable(request: pytest.FixtureRequest) -> RestartableHost:
-    """A host that dies, on either database."""
+    """A host to be killed, on either database."""
     restartable: RestartableHost = request.getfixturevalue(request.param)
     return restartable
 
 
-def die(
-    restartable: RestartableHost, checkpoints: Checkpoints, steps: Sequence[str]
-) -> dict[str, tuple[User, str]]:
-    """Let a call come to each step, then kill the worker; whose payment died where."""
-    users = {step: restartable.host.new_user() for step in steps}
-    payments = {step: (user, paid(user)) for step, user in users.items()}
+def kill_at(
+    restartable: RestartableHost, checkpoints: Checkpoints, stops: Sequence[tuple[str, ...]]
+) -> list[tuple[User, str]]:
+    """Let one call stop at each step, then kill the worker. Return each call's user and payment.
+
+    A stop is the name of the step and of the mutations under which the call gets there.
+    """
+    users = [restartable.host.new_user() for _ in stops]
+    payments = [(user, paid(user)) for user in users]
     calls: list[Future[httpx.Response]] = []
-    with ThreadPoolExecutor(len(steps)) as pool, ExitStack() as stops:
-        for step, (user, payment_id) in payments.items():
-            arrived = stops.enter_context(checkpoints.stopping(step, payment_id))
+    with ThreadPoolExecutor(len(stops)) as pool, ExitStack() as stopping:
+        for (step, *mutations), (user, payment_id) in zip(stops, payments, strict=True):
+            # A worker has fewer threads than there are calls to stop.
+            mutate(restartable.host, "no thread slots", *mutations)
+            arrived = stopping.enter_context(checkpoints.stopping(step, payment_id))
             calls.append(pool.submit(user.reconcile, payment_id))
-            assert arrived.wait(10), f"the call did not come to: {step}"
+            assert arrived.wait(10), f"the call did not reach: {step}"
         restartable.kill()
     assert all(isinstance(call.exception(), httpx.TransportError) for call in calls)
     return payments
 
 
 def assert_no_lock_is_left(database_url: str, seconds: float = 5) -> None:
-    """Nobody is in a transaction on this database any more, and anybody may write."""
+    """There is no transaction on this database any more, and anybody may write."""
     with closing(Books(database_url)) as books, books.transaction() as connection:
         if connection.dialect.name == "sqlite":
             connection.execute(text("PRAGMA busy_timeout = 0"))
@@ -149,7 +143,7 @@ def assert_no_lock_is_left(database_url: str, seconds: float = 5) -> None:
 
 
 def by_call(user: User, payment_id: str) -> None:
-    """The person comes back."""
+    """The user calls again."""
     assert_credited(user.reconcile(payment_id), payment_id)
 
 
@@ -158,58 +152,56 @@ def by_webhook(user: User, payment_id: str) -> None:
     assert user.host.webhook(payment_id) == 200
 
 
-Healer = Callable[[User, str], None]
+Recovery = Callable[[User, str], None]
 
 
-def healed_once(heal: Healer, user: User, payment_id: str) -> None:
-    """After that the money is there, once."""
-    heal(user, payment_id)
+def assert_recovered_once(recover: Recovery, user: User, payment_id: str) -> None:
+    """After the recovery the money is there, once."""
+    recover(user, payment_id)
     assert_one_credit(user, payment_id)
 
 
-def test_all_steps_are_died_at() -> None:
-    assert sorted(step for steps in DEATHS for step in steps) == sorted(ON_THE_WAY)
-
-
-# Each step is healed in one way on SQLite and in the other on PostgreSQL; with time, the other way round too.
+# Each step is recovered from in one way on SQLite and in the other on PostgreSQL; in the long version both
+# ways on both.
 @pytest.mark.parametrize("swapped", [False, True] if THOROUGH else [False])
-@pytest.mark.parametrize("steps", DEATHS, ids=["early", "midway", "late"])
 def test_killed_worker_loses_nothing_and_credits_once(
-    restartable: RestartableHost, checkpoints: Checkpoints, steps: Sequence[str], swapped: bool
+    restartable: RestartableHost, checkpoints: Checkpoints, swapped: bool
 ) -> None:
-    by_turns = (
-        [by_call, by_webhook]
-        if restartable.url.startswith("sqlite") is not swapped
-        else [by_webhook, by_call]
-    )
-    payments = die(restartable, checkpoints, steps)
+    recoveries = [by_call, by_webhook]
+    if restartable.url.startswith("sqlite") is swapped:
+        recoveries.reverse()
+    payments = kill_at(restartable, checkpoints, [(step,) for step in LAST_STEPS])
     books = restartable.host.books
     assert_no_lock_is_left(restartable.url)
-    for step, (user, payment_id) in payments.items():
-        committed = ON_THE_WAY.index(step) >= ON_THE_WAY.index("ledger committed")
-        assert len(topups(books, payment_id)) == committed
+    for step, (user, payment_id) in zip(LAST_STEPS, payments, strict=True):
+        is_committed = CREDITING_STEPS.index(step) >= CREDITING_STEPS.index("ledger committed")
+        assert len(topups(books, payment_id)) == is_committed
         assert_books_balance(user)
     restartable.start()
-    for (user, payment_id), heal in zip(payments.values(), cycle(by_turns), strict=False):
+    for (user, payment_id), recover in zip(payments, cycle(recoveries), strict=False):
         survivor = replace(user, host=restartable.host)
-        healed_once(heal, survivor, payment_id)
-        healed_once(by_call, survivor, payment_id)
+        assert_recovered_once(recover, survivor, payment_id)
+        assert_recovered_once(by_call, survivor, payment_id)
 
 
 # --- Negative controls -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("guard", "heal"), [("repair", by_call), ("the host's path", by_webhook)])
 def test_without_its_guard_the_proof_fails(
-    sqlite_restartable: RestartableHost, checkpoints: Checkpoints, guard: str, heal: Healer
+    sqlite_restartable: RestartableHost, checkpoints: Checkpoints
 ) -> None:
-    mutate(sqlite_restartable.host, guard)
-    user, payment_id = die(sqlite_restartable, checkpoints, ["ledger committed"])["ledger committed"]
+    step = "ledger committed"
+    credited, credited_without_key = kill_at(
+        sqlite_restartable, checkpoints, [(step,), (step, "own crediting path")]
+    )
     sqlite_restartable.start()
-    mutate(sqlite_restartable.host, guard)
-    survivor = replace(user, host=sqlite_restartable.host)
-    with pytest.raises(AssertionError):
-        healed_once(heal, survivor, payment_id)
+    for mutation, recover, (user, payment_id), failure in (
+        ("no repair", by_call, credited, "'payment_status': 'pending'"),
+        ("own crediting path", by_webhook, credited_without_key, "one more item"),
+    ):
+        mutate(sqlite_restartable.host, mutation)
+        with pytest.raises(AssertionError, match=failure):
+            assert_recovered_once(recover, replace(user, host=sqlite_restartable.host), payment_id)
     mutate(sqlite_restartable.host)
 
 
