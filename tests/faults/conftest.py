@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,25 @@ WATCHED = NO_RATE_LIMIT | {
 }
 # A call waits two seconds for a connection, not thirty.
 POOL = {"DATABASE_POOL_SIZE": "5", "DATABASE_POOL_MAX_OVERFLOW": "10", "DATABASE_POOL_TIMEOUT": "2"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that share hosts beside each other.
+
+    Parallel test processes begin with a part of the list each, and each of them starts the hosts it needs:
+    so the hosts of four workers, and mostly those on either database, are started once.
+    """
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    if not item.path.is_relative_to(Path(__file__).parent):
+        return 2
+    fixtures = getattr(item, "fixturenames", ())
+    if "four_workers" in fixtures:
+        return 0
+    name = item.nodeid.rpartition("[")[2]
+    return 3 if name.startswith("postgres") or "postgres_pair" in fixtures else 1
 
 
 @pytest.fixture(scope="session")
