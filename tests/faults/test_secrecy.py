@@ -1,4 +1,4 @@
-"""All that is not the caller's is refused in the same words; no secret is in an answer or in the plugin's log."""
+"""What is not the caller's is refused in the same words; answers and the plugin's log hold no secret."""
 
 from __future__ import annotations
 
