@@ -16,7 +16,7 @@ from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
 
 from . import answers
-from .scenes import assert_credited_once, nobody_asked, paid
+from .scenarios import assert_credited_once, no_queries, paid
 
 pytestmark = needs_redis
 
@@ -71,21 +71,21 @@ def users(pair: tuple[Host, Host]) -> tuple[User, User]:
 
 
 def pending(user: User) -> None:
-    """A question that is answered."""
+    """Send a query that is answered."""
     payment_id = user.topup()
     answers.undecided(user.reconcile(payment_id), payment_id, "pending", "pending")
 
 
 def used_up(user: User) -> None:
-    """A question that is not sent."""
+    """Ask for a query that the rate limit refuses."""
     payment_id = user.topup()
-    with nobody_asked(user.host.simulator):
+    with no_queries(user.host.simulator):
         response = user.reconcile(payment_id)
-        answers.refused(response, 429, come_again=True)
+        answers.error(response, 429, retryable=True)
         assert 1 <= answers.retry_after(response) <= 60
 
 
-def test_workers_share_one_budget(users: tuple[User, User]) -> None:
+def test_workers_share_one_rate_limit(users: tuple[User, User]) -> None:
     here, there = users
     for user in (here, there, here):
         pending(user)
@@ -93,24 +93,24 @@ def test_workers_share_one_budget(users: tuple[User, User]) -> None:
         used_up(user)
 
 
-def test_budget_is_still_each_users_own(pair: tuple[Host, Host]) -> None:
+def test_rate_limit_is_still_each_users_own(pair: tuple[Host, Host]) -> None:
     for host in pair:
         user = host.new_user()
         for _ in range(3):
             pending(user)
 
 
-def test_workers_share_one_pause(users: tuple[User, User]) -> None:
+def test_workers_share_one_cooldown(users: tuple[User, User]) -> None:
     here, there = users
     first, second = paid(here), paid(there)
     busy = {"type": "error", "code": "too_many_requests", "retry_after": 2500}
     here.host.simulator.fault(payment_id=first, status=429, body=busy)
     began = time.monotonic()
-    assert answers.try_later(here.reconcile(first)) == 3
+    assert answers.temporarily_unavailable(here.reconcile(first)) == 3
     here.host.simulator.clear_faults()
-    with nobody_asked(here.host.simulator):
-        assert answers.try_later(there.reconcile(second)) in {1, 2, 3}
-    wait_until(lambda: there.reconcile(second).status_code == 200, 10, "the pause does not end")
+    with no_queries(here.host.simulator):
+        assert answers.temporarily_unavailable(there.reconcile(second)) in {1, 2, 3}
+    wait_until(lambda: there.reconcile(second).status_code == 200, 10, "the cooldown does not end")
     assert time.monotonic() - began > 2
     assert_credited_once(there, second)
 

@@ -21,7 +21,7 @@ from open_webui.internal.db import get_db
 from open_webui.models.billing import LedgerEntry, Payments, Wallet
 from sqlalchemy import insert, select, update
 
-from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet, ThreadSlots
+from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet, ThreadSlot
 from openwebui_billing_reconcile.errors import TemporarilyUnavailableError
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money import values
@@ -197,23 +197,23 @@ def _no_thread_slots() -> Iterator[Patch]:
     """Any number of threads work at the same time."""
 
     @asynccontextmanager
-    async def free(_slots: ThreadSlots) -> AsyncIterator[None]:
+    async def free(_slots: ThreadSlot) -> AsyncIterator[None]:
         yield
 
-    async def on_a_thread(_slots: ThreadSlots, work: Callable[[], Any]) -> Any:
+    async def on_a_thread(_slots: ThreadSlot, work: Callable[[], Any]) -> Any:
         return await anyio.to_thread.run_sync(work)
 
-    yield ThreadSlots, "slot", free
-    yield ThreadSlots, "run", on_a_thread
+    yield ThreadSlot, "slot", free
+    yield ThreadSlot, "run", on_a_thread
 
 
 def _no_threads() -> Iterator[Patch]:
     """The plugin works on the database on the event loop."""
 
-    async def here(_slots: ThreadSlots, work: Callable[[], Any]) -> Any:
+    async def here(_slots: ThreadSlot, work: Callable[[], Any]) -> Any:
         return work()
 
-    yield ThreadSlots, "run", here
+    yield ThreadSlot, "run", here
 
 
 def _no_repair_timeout() -> Iterator[Patch]:

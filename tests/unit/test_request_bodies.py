@@ -35,11 +35,12 @@ class Endpoint:
         self._app = FastAPI()
         self._app.include_router(make_router(host, mocker.create_autospec(Reconciler, instance=True)))
 
-    async def post(self, content: bytes) -> httpx.Response:
+    async def post(self, content: bytes, content_type: str | None = "application/json") -> httpx.Response:
         """Send a body."""
+        headers = {} if content_type is None else {"Content-Type": content_type}
         transport = httpx.ASGITransport(self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://host") as http:
-            return await http.post(PATH, content=content)
+            return await http.post(PATH, content=content, headers=headers)
 
 
 @pytest.fixture
@@ -103,3 +104,35 @@ async def test_body_may_be_as_large_as_the_limit(endpoint: Endpoint) -> None:
     response = await endpoint.post(b'{"payment_id": " x "}'.ljust(BODY_LIMIT))
     assert response.status_code == 200
     endpoint.reconcile.assert_awaited_once_with(user_id="user", payment_id="x")
+
+
+# --- The content type ----------------------------------------------------------------------------
+
+SOUND = b'{"payment_id": "x"}'
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/json", "Application/JSON", "application/json; charset=utf-8", "application/problem+json"],
+)
+async def test_json_is_asked_for_by_its_content_type(endpoint: Endpoint, content_type: str) -> None:
+    assert (await endpoint.post(SOUND, content_type)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        "text/plain",
+        "text/plain; application/json",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=application/json",
+        "application/jsonp",
+        "text/json",
+    ],
+)
+async def test_what_another_sites_form_can_send_is_400(endpoint: Endpoint, content_type: str | None) -> None:
+    response = await endpoint.post(SOUND, content_type)
+    assert_refused(endpoint, response)
+    assert response.json()["detail"] == "Send the header Content-Type: application/json"

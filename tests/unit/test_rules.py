@@ -36,7 +36,7 @@ RUB = Money(100000, "RUB")
 SHOP = Shop(account_id="100500", accepts_test_payments=False, default_currency="RUB")
 MINE = Wallet("w1", "me", "RUB")
 RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
-LINE = LedgerEntry("me", "w1", RUB)
+ENTRY = LedgerEntry("me", "w1", RUB)
 PAID = ProviderPayment(
     id="x",
     status="succeeded",
@@ -53,14 +53,14 @@ WITH_RECORD = LocalState(record=RECORD)
 WITHOUT_RECORD = LocalState()
 
 
-def verdict(
+def decision(
     payment: ProviderPayment = PAID,
-    books: LocalState = WITH_RECORD,
+    local: LocalState = WITH_RECORD,
     wallet: Wallet | None = MINE,
     user_id: str = "me",
     shop: Shop = SHOP,
 ) -> Decision:
-    return decide(payment, books, wallet, user_id, shop)
+    return decide(payment, local, wallet, user_id, shop)
 
 
 def paid(**changes: Any) -> ProviderPayment:
@@ -75,12 +75,12 @@ def topup(**changes: Any) -> ProviderPayment:
     return paid(topup=replace(PAID.topup, **changes))
 
 
-BOTH = pytest.mark.parametrize("books", [WITH_RECORD, WITHOUT_RECORD], ids=["record", "no record"])
+BOTH = pytest.mark.parametrize("local", [WITH_RECORD, WITHOUT_RECORD], ids=["record", "no record"])
 
 
 @BOTH
-def test_a_paid_top_up_is_credited(books: LocalState) -> None:
-    assert verdict(books=books) == Credit(RUB, MINE)
+def test_a_paid_top_up_is_credited(local: LocalState) -> None:
+    assert decision(local=local) == Credit(RUB, MINE)
 
 
 @BOTH
@@ -104,9 +104,9 @@ def test_a_paid_top_up_is_credited(books: LocalState) -> None:
     ],
 )
 def test_what_does_not_add_up_is_held(
-    books: LocalState, payment: ProviderPayment, reason: HoldReason
+    local: LocalState, payment: ProviderPayment, reason: HoldReason
 ) -> None:
-    assert verdict(payment, books) == Hold(reason)
+    assert decision(payment, local) == Hold(reason)
 
 
 @pytest.mark.parametrize(
@@ -123,18 +123,18 @@ def test_what_does_not_add_up_is_held(
 def test_without_a_record_the_metadata_must_prove_a_top_up(
     payment: ProviderPayment, reason: HoldReason
 ) -> None:
-    assert verdict(payment, WITHOUT_RECORD) == Hold(reason)
+    assert decision(payment, WITHOUT_RECORD) == Hold(reason)
 
 
 def test_without_a_record_metadata_need_not_repeat_the_amount() -> None:
-    assert verdict(topup(amount_kopeks=None), WITHOUT_RECORD) == Credit(RUB, MINE)
+    assert decision(topup(amount_kopeks=None), WITHOUT_RECORD) == Credit(RUB, MINE)
 
 
 @pytest.mark.parametrize("status", ["succeeded", "pending", "waiting_for_capture", "canceled"])
 @pytest.mark.parametrize("named", [None, "somebody"])
 def test_without_a_record_only_the_named_owner_learns_anything(status: str, named: str | None) -> None:
     payment = replace(topup(user_id=named), status=status)
-    assert verdict(payment, WITHOUT_RECORD) == NotOwned()
+    assert decision(payment, WITHOUT_RECORD) == NotOwned()
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_without_a_record_only_the_named_owner_learns_anything(status: str, name
 )
 def test_with_a_record_the_metadata_has_no_say(metadata: TopupMetadata) -> None:
     payment = paid(topup=metadata, malformed=frozenset({"metadata.amount_kopeks"}))
-    assert verdict(payment) == Credit(RUB, MINE)
+    assert decision(payment) == Credit(RUB, MINE)
 
 
 @pytest.mark.parametrize(
@@ -160,12 +160,12 @@ def test_with_a_record_the_metadata_has_no_say(metadata: TopupMetadata) -> None:
     ],
 )
 def test_the_record_must_agree(changes: dict[str, Any], reason: HoldReason) -> None:
-    assert verdict(books=record(**changes)) == Hold(reason)
+    assert decision(local=record(**changes)) == Hold(reason)
 
 
 @pytest.mark.parametrize("status", ["canceled", "failed", "pending"])
 def test_a_record_wrongly_given_up_is_credited_all_the_same(status: str) -> None:
-    assert verdict(books=record(status=status)) == Credit(RUB, MINE)
+    assert decision(local=record(status=status)) == Credit(RUB, MINE)
 
 
 @BOTH
@@ -177,76 +177,78 @@ def test_a_record_wrongly_given_up_is_credited_all_the_same(status: str) -> None
         (Wallet("w1", "me", "USD"), HoldReason.WALLET_CURRENCY),
     ],
 )
-def test_the_wallet_named_must_be_the_askers(
-    books: LocalState, wallet: Wallet | None, reason: HoldReason
+def test_the_wallet_named_must_be_the_users(
+    local: LocalState, wallet: Wallet | None, reason: HoldReason
 ) -> None:
-    assert verdict(books=books, wallet=wallet) == Hold(reason)
+    assert decision(local=local, wallet=wallet) == Hold(reason)
 
 
 @pytest.mark.parametrize(
-    ("payment", "books"),
+    ("payment", "local"),
     [(PAID, record(wallet_id=None)), (topup(wallet_id=None), WITHOUT_RECORD)],
     ids=["record", "no record"],
 )
 def test_without_a_named_wallet_one_is_created_only_in_the_default_currency(
-    payment: ProviderPayment, books: LocalState
+    payment: ProviderPayment, local: LocalState
 ) -> None:
-    assert verdict(payment, books, wallet=MINE) == Credit(RUB, MINE)
-    assert verdict(payment, books, wallet=None) == Credit(RUB, None)
+    assert decision(payment, local, wallet=MINE) == Credit(RUB, MINE)
+    assert decision(payment, local, wallet=None) == Credit(RUB, None)
     dollars = replace(SHOP, default_currency="USD")
-    assert verdict(payment, books, wallet=None, shop=dollars) == Hold(HoldReason.WALLET_MISSING)
+    assert decision(payment, local, wallet=None, shop=dollars) == Hold(HoldReason.WALLET_MISSING)
 
 
 def test_a_shop_that_takes_test_payments_credits_them() -> None:
-    assert verdict(paid(test=True), shop=replace(SHOP, accepts_test_payments=True)) == Credit(RUB, MINE)
+    assert decision(paid(test=True), shop=replace(SHOP, accepts_test_payments=True)) == Credit(RUB, MINE)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [(None, "100500"), ("100500", None), (None, None)])
 def test_shops_are_compared_only_where_both_are_known(ours: str | None, theirs: str | None) -> None:
-    assert verdict(paid(account_id=theirs), shop=replace(SHOP, account_id=ours)) == Credit(RUB, MINE)
+    assert decision(paid(account_id=theirs), shop=replace(SHOP, account_id=ours)) == Credit(RUB, MINE)
 
 
 def test_a_refund_of_nothing_is_no_refund() -> None:
-    assert verdict(paid(refunded=Money(0, "RUB"))) == Credit(RUB, MINE)
+    assert decision(paid(refunded=Money(0, "RUB"))) == Credit(RUB, MINE)
 
 
 @BOTH
 @pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
-def test_an_undecided_payment_waits(books: LocalState, status: str) -> None:
-    assert verdict(paid(status=status, paid=None, amount=None), books) == StillPending()
+def test_an_undecided_payment_waits(local: LocalState, status: str) -> None:
+    assert decision(paid(status=status, paid=None, amount=None), local) == StillPending()
 
 
 @BOTH
-def test_a_canceled_payment_is_canceled(books: LocalState) -> None:
-    assert verdict(paid(status="canceled", paid=False), books) == Cancel()
+def test_a_canceled_payment_is_canceled(local: LocalState) -> None:
+    assert decision(paid(status="canceled", paid=False), local) == Cancel()
 
 
 @BOTH
 @pytest.mark.parametrize("status", ["canceled", "pending"])
-def test_nothing_is_believed_of_another_shops_payment(books: LocalState, status: str) -> None:
-    assert verdict(paid(status=status, account_id="999"), books) == Hold(HoldReason.OTHER_SHOP)
+def test_nothing_is_believed_of_another_shops_payment(local: LocalState, status: str) -> None:
+    assert decision(paid(status=status, account_id="999"), local) == Hold(HoldReason.OTHER_SHOP)
 
 
 @pytest.mark.parametrize("others", [1, 2])
 def test_a_payment_settled_by_hand_is_not_credited_again(others: int) -> None:
-    for books in (LocalState(RECORD, others=others), LocalState(others=others)):
-        assert verdict(books=books) == Hold(HoldReason.SETTLED_BY_HAND)
+    for local in (LocalState(RECORD, other_entries=others), LocalState(other_entries=others)):
+        assert decision(local=local) == Hold(HoldReason.SETTLED_BY_HAND)
 
 
 @pytest.mark.parametrize("status", ["pending", "canceled", "failed", "succeeded"])
 def test_the_ledger_entry_is_the_proof_whatever_the_status_says(status: str) -> None:
-    books = LocalState(replace(RECORD, status=status), (LINE,))
-    assert decide_locally(books, "me") == AlreadyCredited(LINE)
-    assert verdict(paid(status="canceled"), books) == AlreadyCredited(LINE)
+    local = LocalState(replace(RECORD, status=status), (ENTRY,))
+    assert decide_locally(local, "me") == AlreadyCredited(ENTRY)
+    assert decision(paid(status="canceled"), local) == AlreadyCredited(ENTRY)
 
 
 def test_without_a_record_the_entry_says_whose_payment_it_is() -> None:
-    assert decide_locally(LocalState(topups=(LINE,)), "me") == AlreadyCredited(LINE)
-    assert decide_locally(LocalState(topups=(LINE,)), "somebody") == NotOwned()
+    assert decide_locally(LocalState(topups=(ENTRY,)), "me") == AlreadyCredited(ENTRY)
+    assert decide_locally(LocalState(topups=(ENTRY,)), "somebody") == NotOwned()
 
 
 def test_a_record_without_a_wallet_is_proved_by_an_entry_in_any_of_the_owners() -> None:
-    assert decide_locally(LocalState(replace(RECORD, wallet_id=None), (LINE,)), "me") == AlreadyCredited(LINE)
+    assert decide_locally(LocalState(replace(RECORD, wallet_id=None), (ENTRY,)), "me") == AlreadyCredited(
+        ENTRY
+    )
 
 
 @pytest.mark.parametrize(
@@ -260,7 +262,7 @@ def test_a_record_without_a_wallet_is_proved_by_an_entry_in_any_of_the_owners() 
 )
 def test_an_entry_that_differs_from_the_record_is_held(line: LedgerEntry) -> None:
     assert decide_locally(LocalState(RECORD, (line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
-    assert decide_locally(LocalState(RECORD, (LINE, line)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
+    assert decide_locally(LocalState(RECORD, (ENTRY, line)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
 
 
 def test_an_entry_of_nothing_proves_nothing() -> None:
@@ -303,12 +305,12 @@ RECORDS = st.builds(
     wallet_id=st.none() | WALLET_IDS,
     money=MONEY,
 )
-LINES = st.builds(LedgerEntry, USERS, WALLET_IDS, MONEY)
-BOOKS = st.builds(
+ENTRYS = st.builds(LedgerEntry, USERS, WALLET_IDS, MONEY)
+STATES = st.builds(
     LocalState,
     record=st.none() | RECORDS,
-    topups=st.lists(LINES, max_size=1).map(tuple),
-    others=st.integers(0, 1),
+    topups=st.lists(ENTRYS, max_size=1).map(tuple),
+    other_entries=st.integers(0, 1),
 )
 WALLETS = st.none() | st.builds(Wallet, WALLET_IDS, USERS, st.sampled_from(["RUB", "USD"]))
 SHOPS = st.builds(
@@ -316,11 +318,11 @@ SHOPS = st.builds(
 )
 
 
-@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
-def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
-    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
+@given(PAYMENTS, STATES, WALLETS, SHOPS)
+def test_whatever_is_credited_is_paid_unrefunded_and_the_users(
+    payment: ProviderPayment, local: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
-    result = decide(payment, books, wallet, "me", shop)
+    result = decide(payment, local, wallet, "me", shop)
     if not isinstance(result, Credit):
         return
     assert payment.status == "succeeded"
@@ -328,11 +330,11 @@ def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
     assert payment.amount == result.money
     assert result.money.kopeks > 0
     assert not (payment.refunded and payment.refunded.kopeks)
-    assert not books.topups
-    assert not books.others
-    if books.record:
-        assert (books.record.user_id, books.record.money) == ("me", result.money)
-        assert books.record.kind == "topup"
+    assert not local.topups
+    assert not local.other_entries
+    if local.record:
+        assert (local.record.user_id, local.record.money) == ("me", result.money)
+        assert local.record.kind == "topup"
     else:
         assert (payment.topup.user_id, payment.topup.kind) == ("me", "topup")
     if result.wallet:
@@ -341,23 +343,23 @@ def test_whatever_is_credited_is_paid_unrefunded_and_the_askers(
         assert result.money.currency == shop.default_currency
 
 
-@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
+@given(PAYMENTS, STATES, WALLETS, SHOPS)
 def test_who_is_not_the_owner_learns_nothing_but_that(
-    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
+    payment: ProviderPayment, local: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
-    owner = books.record.user_id if books.record else None
-    if owner is None and books.topups:
-        owner = books.topups[0].user_id
+    owner = local.record.user_id if local.record else None
+    if owner is None and local.topups:
+        owner = local.topups[0].user_id
     assume((owner or payment.topup.user_id) != "me")
-    assert decide(payment, books, wallet, "me", shop) == NotOwned()
+    assert decide(payment, local, wallet, "me", shop) == NotOwned()
 
 
-@given(PAYMENTS, BOOKS, WALLETS, SHOPS)
-def test_credited_is_said_only_of_an_entry_of_the_askers(
-    payment: ProviderPayment, books: LocalState, wallet: Wallet | None, shop: Shop
+@given(PAYMENTS, STATES, WALLETS, SHOPS)
+def test_credited_is_said_only_of_an_entry_of_the_users(
+    payment: ProviderPayment, local: LocalState, wallet: Wallet | None, shop: Shop
 ) -> None:
-    result = decide(payment, books, wallet, "me", shop)
+    result = decide(payment, local, wallet, "me", shop)
     if isinstance(result, AlreadyCredited):
-        assert result.line in books.topups
-        assert result.line.user_id == "me"
-        assert books.record is None or books.record.money == result.line.money
+        assert result.entry in local.topups
+        assert result.entry.user_id == "me"
+        assert local.record is None or local.record.money == result.entry.money

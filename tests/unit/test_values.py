@@ -54,7 +54,7 @@ def test_anything_else_is_no_payment_id(bad: object) -> None:
 @given(st.integers(0, 10**14 - 1))
 def test_money_survives_the_way_through_the_providers_notation(kopeks: int) -> None:
     money = Money(kopeks, "RUB")
-    assert Money.of_provider({"value": money.value, "currency": "RUB"}) == money
+    assert Money.parse({"value": money.value, "currency": "RUB"}) == money
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_money_survives_the_way_through_the_providers_notation(kopeks: int) -> N
     ],
 )
 def test_what_is_not_exactly_an_amount_is_none(amount: object) -> None:
-    assert Money.of_provider(amount) is None
+    assert Money.parse(amount) is None
 
 
 @pytest.mark.parametrize("missing", [None, 5, "", "  \n"])
@@ -125,7 +125,7 @@ def answer(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_whole_answer_is_read() -> None:
-    payment = ProviderPayment.of_answer(answer(), ID)
+    payment = ProviderPayment.parse(answer(), ID)
     assert (payment.status, payment.paid, payment.test) == ("succeeded", True, False)
     assert payment.amount == Money(100000, "RUB")
     assert payment.account_id == "100500"
@@ -135,7 +135,7 @@ def test_a_whole_answer_is_read() -> None:
 
 
 def test_what_may_be_absent_reads_as_absent() -> None:
-    payment = ProviderPayment.of_answer({"id": ID, "status": "pending"}, ID)
+    payment = ProviderPayment.parse({"id": ID, "status": "pending"}, ID)
     assert (payment.paid, payment.amount, payment.account_id, payment.refunded) == (None,) * 4
     assert payment.test is False
     assert payment.topup.user_id is None
@@ -169,12 +169,12 @@ def test_what_may_be_absent_reads_as_absent() -> None:
     ],
 )
 def test_a_field_that_is_there_and_cannot_be_read_is_named(field: str, value: object, named: str) -> None:
-    assert ProviderPayment.of_answer(answer(**{field: value}), ID).malformed == {named}
+    assert ProviderPayment.parse(answer(**{field: value}), ID).malformed == {named}
 
 
 @pytest.mark.parametrize("kopeks", ["100000", 100000])
 def test_metadata_kopeks_may_be_text_or_a_number(kopeks: object) -> None:
-    payment = ProviderPayment.of_answer(answer(metadata={"amount_kopeks": kopeks}), ID)
+    payment = ProviderPayment.parse(answer(metadata={"amount_kopeks": kopeks}), ID)
     assert payment.topup.amount_kopeks == 100000
 
 
@@ -198,4 +198,4 @@ def test_metadata_kopeks_may_be_text_or_a_number(kopeks: object) -> None:
 )
 def test_an_answer_that_is_not_about_this_payment_is_nonsense(nonsense: object) -> None:
     with pytest.raises(InvalidProviderResponseError):
-        ProviderPayment.of_answer(nonsense, ID)
+        ProviderPayment.parse(nonsense, ID)

@@ -1,0 +1,103 @@
+"""New outcomes: what is logged and what listeners get."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from openwebui_billing_reconcile.hookspecs import Host, PaymentGateway, TopupEvent
+from openwebui_billing_reconcile.money.rules import HoldReason
+from openwebui_billing_reconcile.money.values import LedgerEntry, Money
+from openwebui_billing_reconcile.topup.events import EventDispatcher
+
+ENTRY = LedgerEntry("me", "w1", Money(100000, "RUB"))
+
+
+class Listener:
+    """The hooks, with one listener that waits until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.events: list[TopupEvent] = []
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.called = threading.Semaphore(0)
+
+    def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None:
+        raise NotImplementedError
+
+    def topup_outcome(self, *, event: TopupEvent) -> None:
+        self.may_go_on.wait(30)
+        self.events.append(event)
+        self.called.release()
+        if event.payment_id == "fails":
+            raise ValueError("secret words")
+
+    def wait(self, events: int) -> None:
+        """Wait until so many more events have arrived."""
+        for _ in range(events):
+            assert self.called.acquire(timeout=30)
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+def test_a_credit_is_one_line_and_one_event(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        EventDispatcher(listener).credited("pay-1", ENTRY)
+    listener.wait(1)
+    assert caplog.messages == ["Top-up credited: payment=pay-1 user=me wallet=w1 kopeks=100000 currency=RUB"]
+    (event,) = listener.events
+    assert (event.outcome, event.payment_id, event.user_id) == ("credited", "pay-1", "me")
+    assert (event.wallet_id, event.amount_kopeks, event.currency) == ("w1", 100000, "RUB")
+
+
+def test_a_hold_is_reported_once_per_payment_and_reason(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = EventDispatcher(listener)
+    for _ in range(3):
+        for reason in (HoldReason.REFUNDED, HoldReason.NOT_PAID):
+            events.held("pay-1", "me", reason)
+    listener.wait(2)
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert [event.reason for event in listener.events] == ["refunded", "not_paid"]
+
+
+def test_memory_of_holds_is_bounded(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    events = EventDispatcher(listener)
+    for n in range(4097):
+        events.held(f"pay-{n}", "me", HoldReason.REFUNDED)
+    caplog.clear()
+    events.held("pay-1", "me", HoldReason.REFUNDED)
+    assert not caplog.records
+    events.held("pay-0", "me", HoldReason.REFUNDED)  # the oldest, forgotten
+    assert [record.levelname for record in caplog.records][:1] == ["WARNING"]
+
+
+def test_a_listener_that_is_too_slow_misses_the_newest(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = EventDispatcher(listener)
+    listener.may_go_on.clear()
+    for n in range(1100):
+        events.canceled(f"pay-{n}", "me")
+    assert 99 <= len(caplog.records) <= 100  # 1,000 wait, and one may be under way
+    assert all("too slow" in message for message in caplog.messages)
+    listener.may_go_on.set()
+    listener.wait(1000)
+    assert [event.payment_id for event in listener.events[:1000]] == [f"pay-{n}" for n in range(1000)]
+
+
+def test_a_listener_that_fails_is_named_and_hears_the_next(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    events = EventDispatcher(listener)
+    events.canceled("fails", "me")
+    events.canceled("pay-2", "me")
+    listener.wait(2)
+    assert "A listener failed: ValueError" in caplog.messages
+    assert "secret" not in caplog.text

@@ -1,0 +1,305 @@
+"""The provider client: shared queries, remembered answers, deadline, slots and cooldown."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from openwebui_billing_reconcile.errors import (
+    GatewayError,
+    GatewayRejectedError,
+    GatewayThrottledError,
+    InvalidProviderResponseError,
+    PaymentNotFoundError,
+    ProviderRejectedError,
+    RateLimitedError,
+    TemporarilyUnavailableError,
+)
+from openwebui_billing_reconcile.money.values import ProviderPayment
+from openwebui_billing_reconcile.provider.client import ProviderClient
+
+ID = "pay-1"
+
+
+class Clock:
+    """A clock in the test's hand, in seconds."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Provider:
+    """A gateway that answers when the test lets it."""
+
+    account_id: str | None = None
+    is_test_shop: bool | None = None
+    queries: list[str] = field(default_factory=list)
+    failure: BaseException | None = None
+    status: str = "pending"
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    in_flight: int = 0
+    peak: int = 0
+
+    async def get_payment(self, payment_id: str) -> object:
+        self.queries.append(payment_id)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            await self.open.wait()
+        finally:
+            self.in_flight -= 1
+        if self.failure:
+            raise self.failure
+        return {"id": payment_id, "status": self.status}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def client(clock: Clock) -> ProviderClient:
+    return ProviderClient(8.0, clock)
+
+
+@pytest.fixture
+async def provider() -> Provider:
+    provider = Provider()
+    provider.open.set()
+    return provider
+
+
+async def free() -> None:
+    """Charge nothing."""
+
+
+async def fetch(
+    client: ProviderClient, provider: Provider, payment_id: str = ID, max_age: float = 1.0
+) -> ProviderPayment | None:
+    return await client.fetch(provider, payment_id, on_new_query=free, max_age=max_age)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let others run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_simultaneous_callers_share_one_query(client: ProviderClient, provider: Provider) -> None:
+    provider.open.clear()
+    callers = [asyncio.create_task(fetch(client, provider)) for _ in range(50)]
+    await until(lambda: bool(provider.queries))
+    provider.open.set()
+    answers = await asyncio.gather(*callers)
+    assert len(provider.queries) == 1
+    assert all(answer and answer.status == "pending" for answer in answers)
+
+
+async def test_a_caller_that_goes_away_takes_nothing_from_the_others(
+    client: ProviderClient, provider: Provider
+) -> None:
+    provider.open.clear()
+    first, second = (asyncio.create_task(fetch(client, provider)) for _ in range(2))
+    await until(lambda: bool(provider.queries))
+    first.cancel()
+    provider.open.set()
+    assert await second
+    assert len(provider.queries) == 1
+
+
+async def test_an_answer_is_remembered_for_a_second(
+    client: ProviderClient, provider: Provider, clock: Clock
+) -> None:
+    await fetch(client, provider)
+    clock.now += 0.9
+    await fetch(client, provider)
+    assert len(provider.queries) == 1
+    clock.now += 0.2
+    await fetch(client, provider)
+    assert len(provider.queries) == 2
+
+
+async def test_a_caller_may_accept_an_older_answer(
+    client: ProviderClient, provider: Provider, clock: Clock
+) -> None:
+    await fetch(client, provider)
+    clock.now += 11.9
+    await fetch(client, provider, max_age=12)
+    assert len(provider.queries) == 1
+    clock.now += 0.2
+    await fetch(client, provider, max_age=12)
+    assert len(provider.queries) == 2
+
+
+async def test_only_a_query_that_is_sent_is_charged(client: ProviderClient, provider: Provider) -> None:
+    charged: list[str] = []
+
+    async def charge() -> None:
+        charged.append("one")
+
+    for _ in range(3):
+        await client.fetch(provider, ID, on_new_query=charge)
+    assert charged == ["one"]
+
+
+async def test_a_query_that_cannot_be_charged_is_not_sent(client: ProviderClient, provider: Provider) -> None:
+    async def refuse() -> None:
+        raise RateLimitedError(7)
+
+    with pytest.raises(RateLimitedError):
+        await client.fetch(provider, ID, on_new_query=refuse)
+    assert not provider.queries
+    assert await fetch(client, provider)
+
+
+async def test_a_failure_is_shared_but_not_remembered(client: ProviderClient, provider: Provider) -> None:
+    provider.open.clear()
+    provider.failure = GatewayError("down")
+    callers = [asyncio.create_task(fetch(client, provider)) for _ in range(2)]
+    await until(lambda: bool(provider.queries))
+    provider.open.set()
+    assert all(
+        isinstance(e, TemporarilyUnavailableError)
+        for e in await asyncio.gather(*callers, return_exceptions=True)
+    )
+    provider.failure = None
+    assert await fetch(client, provider)
+    assert len(provider.queries) == 2
+
+
+@pytest.mark.parametrize(
+    ("failure", "becomes", "retry_after"),
+    [
+        (GatewayError("x"), TemporarilyUnavailableError, 5),
+        (OSError("x"), TemporarilyUnavailableError, 5),
+        (TimeoutError(), TemporarilyUnavailableError, 5),
+        (GatewayRejectedError("x"), ProviderRejectedError, None),
+        (GatewayThrottledError("x", retry_after=2.2), TemporarilyUnavailableError, 3),
+        (GatewayThrottledError("x", retry_after=-5), TemporarilyUnavailableError, 1),
+        (GatewayThrottledError("x", retry_after=float("inf")), TemporarilyUnavailableError, 60),
+        (GatewayThrottledError("x", retry_after=float("nan")), TemporarilyUnavailableError, 1),
+    ],
+)
+async def test_failures_become_ours(
+    client: ProviderClient,
+    provider: Provider,
+    failure: Exception,
+    becomes: type[Exception],
+    retry_after: int | None,
+) -> None:
+    provider.failure = failure
+    with pytest.raises(becomes) as raised:
+        await fetch(client, provider)
+    assert raised.value.retry_after == retry_after  # type: ignore[attr-defined]
+
+
+async def test_an_unknown_payment_is_an_answer(client: ProviderClient, provider: Provider) -> None:
+    provider.failure = PaymentNotFoundError("x")
+    assert await fetch(client, provider) is None
+    assert await fetch(client, provider) is None
+    assert len(provider.queries) == 1
+
+
+async def test_an_invalid_response_is_named_so(client: ProviderClient, provider: Provider) -> None:
+    provider.status = "refunded"
+    with pytest.raises(InvalidProviderResponseError):
+        await fetch(client, provider)
+
+
+async def test_a_query_has_its_deadline() -> None:
+    provider = Provider()  # never answers
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(ProviderClient(0.02), provider)
+    assert provider.in_flight == 0
+
+
+async def test_at_most_ten_queries_are_in_flight(client: ProviderClient, provider: Provider) -> None:
+    provider.open.clear()
+    callers = [asyncio.create_task(fetch(client, provider, f"pay-{n}")) for n in range(25)]
+    await until(lambda: provider.in_flight == 10)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    provider.open.set()
+    await asyncio.gather(*callers)
+    assert (provider.peak, len(provider.queries)) == (10, 25)
+
+
+async def test_a_429_pauses_all_queries_for_as_long_as_the_provider_asks(
+    client: ProviderClient, provider: Provider, clock: Clock
+) -> None:
+    provider.failure = GatewayThrottledError("x", retry_after=4)
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(client, provider)
+    provider.failure = None
+    clock.now += 1.5
+    charged: list[str] = []
+
+    async def charge() -> None:
+        charged.append("one")
+
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        await client.fetch(provider, "another", on_new_query=charge)
+    assert not charged
+    assert raised.value.retry_after == 3
+    assert provider.queries == [ID]
+    clock.now += 2.5
+    assert await fetch(client, provider, "another")
+
+
+async def test_queries_that_waited_for_a_slot_heed_a_pause_too(
+    client: ProviderClient, provider: Provider
+) -> None:
+    provider.open.clear()
+    provider.failure = GatewayThrottledError("x", retry_after=4)
+    callers = [asyncio.create_task(fetch(client, provider, f"pay-{n}")) for n in range(15)]
+    await until(lambda: provider.in_flight == 10)
+    provider.open.set()
+    await asyncio.gather(*callers, return_exceptions=True)
+    assert len(provider.queries) == 10
+
+
+async def test_two_idle_minutes_start_the_poll_schedule_anew(
+    client: ProviderClient, provider: Provider, clock: Clock
+) -> None:
+    await fetch(client, provider)
+    clock.now += 119
+    assert client.retry_after(ID) == 34
+    await fetch(client, provider)
+    clock.now += 119
+    assert client.retry_after(ID) == 34
+    clock.now += 2
+    await fetch(client, provider)
+    assert client.retry_after(ID) == 3
+
+
+async def test_memory_is_bounded(client: ProviderClient, provider: Provider) -> None:
+    await fetch(client, provider, "first")
+    for n in range(1023):
+        await fetch(client, provider, f"pay-{n}")
+    await fetch(client, provider, "first")
+    assert provider.queries.count("first") == 1
+    for n in range(1024):
+        await fetch(client, provider, f"other-{n}")
+    await fetch(client, provider, "first")
+    assert provider.queries.count("first") == 2
+
+
+async def test_what_a_provider_wrote_is_not_logged(
+    client: ProviderClient, provider: Provider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.failure = GatewayError("secret words")
+    provider.failure.__cause__ = OSError("more secret words")
+    with caplog.at_level(logging.DEBUG), pytest.raises(TemporarilyUnavailableError) as raised:
+        await fetch(client, provider)
+    assert "GatewayError (OSError)" in caplog.text
+    assert "secret" not in caplog.text
+    assert "secret" not in str(raised.value)
