@@ -96,3 +96,15 @@ def test_expected_errors_leave_no_stack_trace(host: Host, user: User, stranger: 
     assert "Traceback" not in "".join(ours(host))
     frames = [line for line in host.log[before:].splitlines() if "openwebui_billing_reconcile/" in line]
     assert frames == []
+
+
+def test_what_the_provider_wrote_with_a_401_is_not_in_the_log_of_anybody(host: Host, user: User) -> None:
+    """The host's words for it are asked for, and the host logs the text of what it is given."""
+    payment_id = paid(user)
+    host.simulator.fault(
+        payment_id=payment_id, status=401, body={"type": "error", "description": "canary-401"}
+    )
+    detail = answers.error(user.reconcile(payment_id), 502)
+    assert detail == "Payment provider credentials are invalid"
+    wait_until(lambda: "YooKassa topup reconcile failed" in host.log, 5, "the host logs nothing")
+    assert "canary-401" not in host.log

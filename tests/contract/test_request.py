@@ -10,7 +10,7 @@ import pytest
 from tests.support.harness.host import Host, User
 
 from . import answers
-from .scenarios import each, no_queries, paid
+from .scenarios import each, no_queries, nothing_written, paid
 
 LIMIT = 4096
 MEGABYTE = 1 << 20
@@ -77,11 +77,11 @@ def test_endless_body_is_cut_off(host: Host, admin: User) -> None:
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
-def test_type_of_the_body_does_not_matter(user: User, content_type: str) -> None:
-    payment_id = user.topup()
-    response = user.reconcile_raw(json.dumps({"payment_id": payment_id}).encode(), content_type)
-    answers.undecided(response, payment_id, "pending", "pending")
-    answers.invalid(user.reconcile_raw(b"payment_id=x", content_type))
+def test_what_another_sites_form_can_send_is_refused(host: Host, user: User, content_type: str) -> None:
+    payment_id = paid(user)
+    body = json.dumps({"payment_id": payment_id}).encode()
+    with no_queries(host.simulator), nothing_written(user, about=payment_id):
+        answers.invalid(user.reconcile_raw(body, content_type))
 
 
 def test_body_may_be_as_large_as_the_limit(user: User) -> None:

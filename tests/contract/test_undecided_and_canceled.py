@@ -86,17 +86,64 @@ def test_cancellation_changes_only_what_was_pending(host: Host, user: User, on_r
         answers.canceled(user.reconcile(payment_id), payment_id, on_record)
 
 
-def test_cancellation_counts_no_failed_automatic_topup(host: Host, user: User) -> None:
-    """Counting is left to the webhook: the host counts every repetition as another failure."""
+# --- Canceled automatic top-ups ------------------------------------------------------------------
+
+
+def canceled_auto_topup(user: User, failures: int) -> str:
+    """Return the id of a declined automatic top-up of a wallet that counts so many failures."""
     payment_id = topup_that_is(user, "canceled")
-    wallet_id = host.books.wallet(user.id)["id"]
-    host.books.change_wallet(wallet_id, auto_topup_enabled=True, auto_topup_fail_count=2)
-    metadata = host.simulator.payment(payment_id)["metadata"] | {"auto_topup": "true"}
-    host.simulator.change(payment_id, metadata=metadata)
+    books, simulator = user.host.books, user.host.simulator
+    books.change_wallet(books.wallet(user.id)["id"], auto_topup_enabled=True, auto_topup_fail_count=failures)
+    metadata = simulator.payment(payment_id)["metadata"] | {"auto_topup": "true"}
+    simulator.change(payment_id, metadata=metadata)
+    return payment_id
+
+
+def auto_topup(user: User) -> tuple[int, bool]:
+    """Return how many failures the wallet counts, and whether it still tops itself up."""
+    wallet = user.host.books.wallet(user.id)
+    return wallet["auto_topup_fail_count"], bool(wallet["auto_topup_enabled"])
+
+
+def test_canceled_automatic_topup_is_counted_once(host: Host, user: User) -> None:
+    payment_id = canceled_auto_topup(user, failures=0)
+    for _ in range(3):
+        answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    assert auto_topup(user) == (1, True)
+
+
+def test_automatic_topup_that_is_marked_in_the_record_alone_is_counted(host: Host, user: User) -> None:
+    payment_id = canceled_auto_topup(user, failures=0)
+    host.simulator.change(payment_id, metadata={})
+    host.books.change_record(payment_id, metadata_json={"auto_topup": True})
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    assert auto_topup(user) == (1, True)
+
+
+def test_card_that_is_declined_is_given_up_as_by_webhooks(host: Host, user: User) -> None:
+    for failures in range(3):
+        assert auto_topup(user) == (failures, True) if failures else True
+        payment_id = canceled_auto_topup(user, failures)
+        answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    assert auto_topup(user) == (3, False)
+
+
+def test_cancellation_that_the_webhook_recorded_is_not_counted_again(host: Host, user: User) -> None:
+    payment_id = canceled_auto_topup(user, failures=0)
+    assert host.webhook(payment_id, "payment.canceled") == 200
+    assert auto_topup(user) == (1, True)
+    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
+    assert auto_topup(user) == (1, True)
+
+
+def test_cancellation_of_any_other_topup_counts_no_failure(host: Host, user: User) -> None:
+    payment_id = topup_that_is(user, "canceled")
     wallet = host.books.wallet(user.id)
     answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
-    answers.canceled(user.reconcile(payment_id), payment_id, "canceled")
     assert host.books.wallet(user.id) == wallet
+
+
+# --- Canceled, and something else happened -------------------------------------------------------
 
 
 def test_cancellation_too_late_for_the_record_is_still_answered(host: Host, user: User) -> None:
