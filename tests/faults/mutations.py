@@ -38,7 +38,7 @@ from . import watched_steps
 
 Patch = tuple[object, str, Any]
 
-SHORT: Final = 1.0  # seconds
+SHORT: Final = 0.5  # seconds; shorter than a stuck thread keeps its slot
 ENDLESS: Final = 3600.0  # seconds
 
 
@@ -193,7 +193,7 @@ def _no_user_lock() -> Iterator[Patch]:
     yield KeyedLock, "__call__", unlocked
 
 
-def _no_thread_slots() -> Iterator[Patch]:
+def _no_thread_slot() -> Iterator[Patch]:
     """Any number of threads work at the same time."""
 
     @asynccontextmanager
@@ -222,12 +222,12 @@ def _no_repair_timeout() -> Iterator[Patch]:
 
 
 def _short_reply_timeout() -> Iterator[Patch]:
-    """No guard is missing: a reply has one second, so that tests need not wait for twelve."""
+    """No guard is missing: a reply has half a second, so that tests need not wait for twelve."""
     yield reconcile, "REPLY_TIMEOUT", SHORT
 
 
 def _call_outlives_its_caller() -> Iterator[Patch]:
-    """The caller is answered after a second; its call goes on as if the caller waited."""
+    """The caller is answered after half a second; its call goes on as if the caller waited."""
     original, tasks = Reconciler.reconcile, TaskSet()
 
     async def detached(*arguments: Any) -> Any:
@@ -317,7 +317,7 @@ MUTATIONS: dict[str, Callable[[], Iterator[Patch]]] = {
     "provider not believed": _provider_not_believed,
     "no expiry": _no_expiry,
     "no user lock": _no_user_lock,
-    "no thread slots": _no_thread_slots,
+    "no thread slot": _no_thread_slot,
     "no threads": _no_threads,
     "no repair timeout": _no_repair_timeout,
     "short reply timeout": _short_reply_timeout,

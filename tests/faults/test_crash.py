@@ -118,7 +118,7 @@ def kill_at(
     with ThreadPoolExecutor(len(stops)) as pool, ExitStack() as stopping:
         for (step, *mutations), (user, payment_id) in zip(stops, payments, strict=True):
             # A worker has fewer threads than there are calls to stop.
-            mutate(restartable.host, "no thread slots", *mutations)
+            mutate(restartable.host, "no thread slot", *mutations)
             arrived = stopping.enter_context(checkpoints.stopping(step, payment_id))
             calls.append(pool.submit(user.reconcile, payment_id))
             assert arrived.wait(10), f"the call did not reach: {step}"

@@ -99,7 +99,7 @@ def test_storm_about_an_unrecorded_payment_credits_once(four_workers: Host) -> N
     ("mutations", "failure"),
     [
         (("no shared query",), r"\d+ queries"),
-        (("no shared query", "no user lock", "no thread slots", "own crediting path"), r"assert \d+ == 1"),
+        (("no shared query", "no user lock", "no thread slot", "own crediting path"), r"assert \d+ == 1"),
     ],
 )
 def test_without_its_guards_the_proof_fails(
