@@ -1,0 +1,296 @@
+"""A host in a few lines of text: loaded into this process, or written to files, whole or with a part changed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from openwebui_billing_reconcile.host.requirements import (
+    AUTH,
+    BILLING,
+    BILLING_ROUTER,
+    DB,
+    ENV,
+    REQUIRED_CALLS,
+    REQUIRED_COLUMNS,
+    REQUIRED_NAMES,
+    TABLES,
+    WALLET,
+)
+
+PACKAGE = "open_webui"
+SERVICE = "class BillingService:"
+LEDGER_KEY = 'UniqueConstraint("reference_type", "reference_id", "type")'
+
+# A part that is taken away takes nothing else with it, hence each import of another part in a try.
+_SOURCES: Mapping[str, str] = {
+    ENV: """
+BILLING_DEFAULT_CURRENCY = "RUB"
+YOOKASSA_SHOP_ID = "100500"
+YOOKASSA_SECRET_KEY = "test_secret"
+""",
+    AUTH: """
+def get_verified_user():
+    return None
+
+
+def get_admin_user():
+    return None
+""",
+    TABLES: f"""
+from typing import Any
+
+from sqlalchemy import JSON, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = {{dict[str, Any]: JSON}}
+
+
+class LedgerEntry(Base):
+    __tablename__ = "ledger_entry"
+    __table_args__ = ({LEDGER_KEY},)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    wallet_id: Mapped[str]
+    currency: Mapped[str]
+    type: Mapped[str]
+    amount_kopeks: Mapped[int]
+    reference_id: Mapped[str | None]
+    reference_type: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+
+
+class Payment(Base):
+    __tablename__ = "payment"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    provider_payment_id: Mapped[str]
+    status: Mapped[str]
+    kind: Mapped[str]
+    user_id: Mapped[str]
+    wallet_id: Mapped[str | None]
+    amount_kopeks: Mapped[int]
+    currency: Mapped[str]
+    metadata_json: Mapped[dict[str, Any] | None]
+    updated_at: Mapped[int]
+
+
+class Wallet(Base):
+    __tablename__ = "wallet"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str]
+    currency: Mapped[str]
+
+
+""",
+    DB: """
+from contextlib import contextmanager
+
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+
+engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+
+
+@contextmanager
+def get_db():
+    with Session(engine) as session:
+        yield session
+""",
+    WALLET: """
+class WalletService:
+    def get_or_create_wallet(self, user_id, currency):
+        from open_webui.internal.db import get_db
+        from open_webui.models.billing import Wallet
+
+        with get_db() as session:
+            session.add(Wallet(id=f"wallet of {user_id}", user_id=user_id, currency=currency))
+            session.commit()
+
+
+wallet_service = WalletService()
+""",
+    BILLING: """
+class BillingService:
+    def create_topup_payment(self):
+        return "theirs"
+
+    def _process_topup_webhook(self, event_type, payment_id, webhook_data):
+        from open_webui.internal.db import get_db
+        from open_webui.models.billing import LedgerEntry, Payment
+
+        metadata = webhook_data["metadata"]
+        with get_db() as session:
+            session.add(
+                LedgerEntry(
+                    id=f"credit of {payment_id}",
+                    user_id=metadata["user_id"],
+                    wallet_id=metadata["wallet_id"],
+                    currency=webhook_data["currency"],
+                    type="topup",
+                    amount_kopeks=metadata["amount_kopeks"],
+                    reference_id=payment_id,
+                    reference_type="payment",
+                )
+            )
+            session.query(Payment).filter_by(provider_payment_id=payment_id).update({"status": "succeeded"})
+            session.commit()
+
+
+billing_service = BillingService()
+""",
+    BILLING_ROUTER: """
+from fastapi import APIRouter
+
+try:
+    from open_webui.utils.billing import billing_service
+except ImportError:
+    billing_service = None
+
+ENABLE_BILLING_WALLET = True
+router = APIRouter()
+
+
+@router.get("/balance")
+def balance():
+    return {"balance": 0}
+""",
+}
+
+
+class StubHost:
+    """The parts of a host, each as text. What is changed is changed before the host is loaded."""
+
+    def __init__(self) -> None:
+        self._sources = dict(_SOURCES)
+
+    def edit(self, module: str, old: str, new: str) -> None:
+        """Replace a text that must be there."""
+        assert old in self._sources[module]
+        self._sources[module] = self._sources[module].replace(old, new)
+
+    def append(self, module: str, text: str) -> None:
+        """Put a text at the end of a module."""
+        self._sources[module] += text
+
+    def remove(self, module: str) -> None:
+        """Take a whole module away."""
+        del self._sources[module]
+
+    def rename(self, module: str, name: str, within: str = "") -> None:
+        """Give something another name, everywhere in the module or within one of its classes."""
+        text = self._sources[module]
+        start = text.index(f"class {within}(") if within else 0
+        end = text.index("\n\n\n", start) if within else len(text)
+        renamed, count = re.subn(rf"\b{name}\b", f"other_{name}", text[start:end])
+        assert count
+        self._sources[module] = text[:start] + renamed + text[end:]
+
+    def sign(self, function: str, change: Callable[[list[str]], list[str]]) -> None:
+        """Change the parameters of a function."""
+        for module, text in self._sources.items():
+            self._sources[module] = re.sub(
+                rf"def {function}\((.*)\)",
+                lambda found: f"def {function}({', '.join(change([p for p in found[1].split(', ') if p]))})",
+                text,
+            )
+
+    def write(self, folder: Path) -> Path:
+        """Write the host's files below ``folder``; its package."""
+        for module, text in self._sources.items():
+            file = folder.joinpath(*module.split(".")).with_suffix(".py")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        (folder / PACKAGE / "__init__.py").write_text("")
+        return folder / PACKAGE
+
+    def load(self) -> None:
+        """Make the host the one of this process; ``unload`` takes it away."""
+        assert PACKAGE not in sys.modules
+        for name, text in self._sources.items():
+            package, _, _ = name.rpartition(".")
+            for parent in (PACKAGE, package):
+                sys.modules.setdefault(parent, _package(parent))
+            module = sys.modules[name] = ModuleType(name)
+            exec(compile(text, name, "exec"), vars(module))
+            setattr(sys.modules[package], name.rpartition(".")[2], module)
+
+    def unload(self) -> None:
+        """Leave nothing of the host in this process."""
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
+
+    def module(self, name: str) -> Any:
+        """A module of the loaded host."""
+        return importlib.import_module(name)
+
+    def create_tables(self) -> None:
+        """Make the tables in the database, which is in memory."""
+        self.module(TABLES).Base.metadata.create_all(self.module(DB).engine)
+
+    def looks(self) -> list[object]:
+        """All of the loaded host that an attach may change."""
+        router = getattr(sys.modules.get(BILLING_ROUTER), "router", None)
+        service = getattr(sys.modules.get(BILLING), "BillingService", None)
+        return [
+            router and list(router.routes),
+            router and router.lifespan_context,
+            service and dict(vars(service)),
+        ]
+
+
+def _package(name: str) -> ModuleType:
+    package = ModuleType(name)
+    package.__path__ = []
+    return package
+
+
+def broken_requirements() -> Iterator[tuple[str, Callable[[StubHost], None]]]:
+    """Each requirement, in the words in which it is missed, and what takes it away from a host.
+
+    The billing router's module is not among them: a host without it is one without billing.
+    """
+    for module, names in REQUIRED_NAMES.items():
+        if module != BILLING_ROUTER:
+            yield module, lambda host, module=module: host.remove(module)  # type: ignore[misc]
+        for name in names:
+            last = name.rpartition(".")[2]
+            yield (
+                f"{module}.{name}",
+                lambda host, module=module, last=last: host.rename(module, last),  # type: ignore[misc]
+            )
+    for model, columns in REQUIRED_COLUMNS.items():
+        for column in columns:
+            yield (
+                f"{TABLES}.{model}.{column}",
+                lambda host, column=column, model=model: host.rename(TABLES, column, model),  # type: ignore[misc]
+            )
+    for module, calls in REQUIRED_CALLS.items():
+        for name, arguments in calls.items():
+            function, what = name.rpartition(".")[2], f"{module}.{name}({', '.join(arguments)})"
+            yield what, lambda host, f=function: host.sign(f, lambda known: [*known, "further"])  # type: ignore[misc]
+            yield what, lambda host, f=function: host.sign(f, lambda known: [*known, "*", "further"])  # type: ignore[misc]
+            yield (
+                what,
+                lambda host, m=module, f=function: host.edit(m, f"def {f}", f"async def {f}"),  # type: ignore[misc]
+            )
+            for argument in arguments:
+                yield (
+                    what,
+                    lambda host, f=function, a=argument: host.sign(f, lambda known: [k for k in known if k != a]),  # type: ignore[misc]
+                )
+
+
+LEDGERS_WITHOUT_KEY: Mapping[str, str] = {
+    "no key": "",
+    "a key for each wallet": LEDGER_KEY.replace(")", ', "wallet_id")'),
+    "a key of two columns": LEDGER_KEY.replace(', "type"', ""),
+}
+"""What may stand in the place of the ledger's key, and does not keep a payment from being credited twice."""
