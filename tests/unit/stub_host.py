@@ -10,6 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from fastapi import APIRouter
+from starlette.routing import Match
+
 from openwebui_billing_reconcile.host.requirements import (
     AUTH,
     BILLING,
@@ -231,6 +234,17 @@ class StubHost:
         """A module of the loaded host."""
         return importlib.import_module(name)
 
+    @property
+    def router(self) -> APIRouter:
+        """The loaded host's billing router."""
+        router: APIRouter = self.module(BILLING_ROUTER).router
+        return router
+
+    def serves(self, method: str, path: str) -> bool:
+        """Whether the loaded host's billing router has a route for it."""
+        scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        return any(route.matches(dict(scope))[0] is Match.FULL for route in self.router.routes)
+
     def create_tables(self) -> None:
         """Make the tables in the database, which is in memory."""
         self.module(TABLES).Base.metadata.create_all(self.module(DB).engine)
@@ -284,7 +298,9 @@ def broken_requirements() -> Iterator[tuple[str, Callable[[StubHost], None]]]:
             for argument in arguments:
                 yield (
                     what,
-                    lambda host, f=function, a=argument: host.sign(f, lambda known: [k for k in known if k != a]),  # type: ignore[misc]
+                    lambda host, f=function, a=argument: host.sign(
+                        f, lambda known: [k for k in known if k != a]
+                    ),  # type: ignore[misc]
                 )
 
 

@@ -1,0 +1,172 @@
+"""Attaching, in this process: to a host that is fit, to none that is not, and never without a word."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from openwebui_billing_reconcile import attach, detach
+from openwebui_billing_reconcile.attachment.attach import METHOD, Report, State, report_no_billing
+from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES
+from tests.unit.stub_host import LEDGER_KEY, LEDGERS_WITHOUT_KEY, SERVICE, StubHost, broken_requirements
+
+SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
+BROKEN = list(broken_requirements())
+
+
+def attached(host: StubHost, caplog: pytest.LogCaptureFixture) -> Report:
+    """What an attach to the host, which is loaded first, reports; its one line says so as well."""
+    host.load()
+    before = host.looks()
+    report = attach()
+    (line,) = caplog.messages
+    assert line.endswith(f"is attached: {report.why}" if report.state is State.ATTACHED else report.why)
+    assert ("is not attached: " in line) is (report.state is not State.ATTACHED)
+    assert (host.looks() == before) is (report.state is not State.ATTACHED)
+    return report
+
+
+def test_the_host_as_it_is_gets_the_endpoint_and_the_method(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = attached(host, caplog)
+    assert report.state is State.ATTACHED
+    assert (report.routes, report.methods, report.plugins) == (
+        ("POST /topup/reconcile",),
+        (METHOD,),
+        ("builtin",),
+    )
+    assert "is attached: POST /topup/reconcile; BillingService.reconcile_topup_payment" in caplog.text
+    assert host.serves("POST", "/topup/reconcile")
+    assert callable(host.module(BILLING).billing_service.reconcile_topup_payment)
+
+
+def test_detaching_restores_the_host(host: StubHost) -> None:
+    host.load()
+    before = host.looks()
+    assert attach().state is State.ATTACHED
+    assert host.looks() != before
+    detach()
+    assert host.looks() == before
+    detach()
+    assert host.looks() == before
+
+
+def test_attaching_twice_adds_everything_once(host: StubHost) -> None:
+    host.load()
+    before = host.looks()
+    assert attach().state is State.ATTACHED
+    added = len(host.router.routes)
+    assert attach().state is State.ATTACHED
+    assert len(host.router.routes) == added
+    detach()
+    assert host.looks() == before
+
+
+def test_a_reloaded_host_is_attached_anew(host: StubHost) -> None:
+    host.load()
+    attach()
+    first = host.router
+    host.unload()
+    host.load()
+    assert attach().state is State.ATTACHED
+    assert host.router is not first
+    assert host.serves("POST", "/topup/reconcile")
+    assert [route.path for route in first.routes] == ["/balance"]
+
+
+@pytest.mark.parametrize("off", ["false", "0", "No", "OFF"])
+def test_the_switch_leaves_the_host_as_without_the_plugin(
+    host: StubHost, caplog: pytest.LogCaptureFixture, off: str
+) -> None:
+    os.environ[SWITCH] = off
+    report = attached(host, caplog)
+    assert (report.state, report.why) == (State.OFF, f"{SWITCH} is off")
+
+
+def test_a_switch_that_cannot_be_read_means_off_and_says_so(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.environ[SWITCH] = "ture"
+    host.load()
+    before = host.looks()
+    assert attach().state is State.OFF
+    assert host.looks() == before
+    problem, _ = caplog.messages
+    assert problem == f"{SWITCH} has a value that cannot be read: use true or false"
+
+
+def test_a_host_without_billing_is_said_to_have_none(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.remove(BILLING_ROUTER)
+    report = attached(host, caplog)
+    assert (report.state, report.why) == (State.NO_BILLING, f"this host has no {BILLING_ROUTER}")
+
+
+def test_a_host_that_came_up_without_billing_is_said_to_have_none(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert report_no_billing().state is State.NO_BILLING
+    (line,) = caplog.messages
+    assert line.endswith(f"is not attached: this host does not load {BILLING_ROUTER}")
+
+
+def test_a_host_with_the_method_already_is_left_alone(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.edit(BILLING, SERVICE, f"{SERVICE}\n    async def {METHOD}(self, user_id, payment_id): ...\n")
+    report = attached(host, caplog)
+    assert report.state is State.SUPERSEDED
+    assert f"the host has its own BillingService.{METHOD}" in report.why
+
+
+@pytest.mark.parametrize("path", ["/topup/reconcile", "/topup/{anything}"])
+def test_a_host_with_the_endpoint_already_is_left_alone(
+    host: StubHost, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    host.append(BILLING_ROUTER, f'\n\n@router.post("{path}")\ndef theirs(): ...\n')
+    report = attached(host, caplog)
+    assert report.state is State.SUPERSEDED
+    assert "the host has its own POST /topup/reconcile" in report.why
+
+
+@pytest.mark.parametrize(("what", "take_away"), BROKEN, ids=[what for what, _ in BROKEN])
+def test_a_host_that_lacks_a_requirement_is_left_alone_and_it_is_said_which(
+    host: StubHost, caplog: pytest.LogCaptureFixture, what: str, take_away: Callable[[StubHost], None]
+) -> None:
+    take_away(host)
+    report = attached(host, caplog)
+    assert report.state is State.INCOMPATIBLE
+    assert report.why.startswith("this host lacks ")
+    assert what in report.why
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize("key", LEDGERS_WITHOUT_KEY.values(), ids=LEDGERS_WITHOUT_KEY)
+def test_a_ledger_that_could_credit_twice_is_left_alone(
+    host: StubHost, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    host.edit(TABLES, f"({LEDGER_KEY},)", f"({key},)" if key else "()")
+    report = attached(host, caplog)
+    assert report.state is State.INCOMPATIBLE
+    assert "no unique key (reference_type, reference_id, type)" in report.why
+
+
+def test_an_attach_that_fails_half_way_is_undone(host: StubHost, caplog: pytest.LogCaptureFixture) -> None:
+    closed = (
+        "class Closed(type):\n    def __setattr__(cls, name, value):\n        raise TypeError('closed')\n\n\n"
+    )
+    host.edit(BILLING, SERVICE, f"{closed}class BillingService(metaclass=Closed):")
+    report = attached(host, caplog)
+    assert (report.state, report.why) == (State.INCOMPATIBLE, "attaching failed: TypeError: closed")
+
+
+def test_where_the_host_shows_warnings_only_the_line_is_a_warning(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "openwebui_billing_reconcile")
+    attached(host, caplog)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
