@@ -49,7 +49,7 @@ class LoadedHost:
         return Signature(
             parameters=by_name.keys(),
             required={name for name, p in by_name.items() if p.default is p.empty},
-            is_async=inspect.iscoroutinefunction(function),
+            is_async=_is_async(function) or _is_async(inspect.unwrap(function)),
             takes_any=any(p.kind is _ANY for p in parameters),
         )
 
@@ -67,6 +67,10 @@ class LoadedHost:
             for key in keys
             if isinstance(key, UniqueConstraint) or (isinstance(key, Index) and key.unique)
         ]
+
+
+def _is_async(function: Any) -> bool:
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
 
 
 def _module(name: str) -> ModuleType | None:
