@@ -1,0 +1,373 @@
+"""Other people's plugins, in this process: what they can add, and that a broken one harms only itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from pytest_mock import MockerFixture
+
+from openwebui_billing_reconcile import TopupEvent, attach
+from openwebui_billing_reconcile.attachment.isolation import PluginError
+from openwebui_billing_reconcile.attachment.plugins import Plugins
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.host.requirements import BILLING, DB, TABLES
+from tests.unit.conftest import InstallPlugin
+from tests.unit.stub_host import StubHost
+
+BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
+IMPORTS = """
+import sys
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter
+from openwebui_billing_reconcile import hookimpl
+"""
+
+
+def router_plugin(setup: str = "", arguments: str = "") -> str:
+    """A plugin that adds a router."""
+    return (
+        f"{IMPORTS}\n@hookimpl\ndef billing_router(host):\n"
+        f"    router = APIRouter({arguments})\n    {setup or 'pass'}\n    return router\n"
+    )
+
+
+def route_plugin(path: str, method: str = "get") -> str:
+    """A plugin that adds a route."""
+    return router_plugin(f"router.{method}('{path}')(lambda: 'extra')")
+
+
+def hook_plugin(hook: str, body: str, arguments: str = "host", options: str = "") -> str:
+    """A plugin that implements one hook."""
+    return f"{IMPORTS}\n@hookimpl{options}\ndef {hook}({arguments}):\n    {body}\n"
+
+
+def method_plugin(methods: str) -> str:
+    """A plugin that adds methods."""
+    return hook_plugin("billing_service_methods", f"return {methods}")
+
+
+def left_out(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The log lines of plugins that are left out."""
+    return [line for line in caplog.messages if "is left out" in line]
+
+
+def test_a_plugin_adds_a_route_and_a_method(
+    host: StubHost, install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(
+        "extra", route_plugin("/extra") + method_plugin("{'extra': lambda service: [service, 'extra']}")
+    )
+    host.load()
+    report = attach()
+    assert report.routes == ("POST /topup/reconcile", "GET /extra")
+    assert report.methods == ("reconcile_topup_payment", "extra")
+    assert report.plugins == ("builtin", "extra")
+    assert host.serves("GET", "/extra")
+    service = host.module(BILLING).billing_service
+    assert service.extra() == [service, "extra"]
+    (line,) = caplog.messages
+    assert "plugins: builtin, extra" in line
+
+
+BROKEN = {
+    "import error": ("raise ImportError('no such thing')", "ImportError: no such thing"),
+    "exit at import": ("raise SystemExit('gone')", "SystemExit: gone"),
+    "syntax error": ("def", "SyntaxError"),
+    "misspelt argument": (hook_plugin("billing_router", "...", "wrong"), "PluginValidationError"),
+    "misspelt hook": (hook_plugin("no_such_hook", "..."), "PluginValidationError"),
+    "hook wrapper": (
+        hook_plugin("billing_router", "return (yield)", options="(wrapper=True)"),
+        "PluginError: billing_router is a hook wrapper",
+    ),
+    "old hook wrapper": (
+        hook_plugin("topup_outcome", "yield", "event", "(hookwrapper=True)"),
+        "PluginError: topup_outcome is a hook wrapper",
+    ),
+    "router raises": (hook_plugin("billing_router", "raise OSError('x')"), "OSError: x"),
+    "router exits": (hook_plugin("billing_router", "sys.exit(3)"), "PluginError: it raised SystemExit"),
+    "router of another type": (hook_plugin("billing_router", "return 5"), "must return an APIRouter"),
+    "methods raise": (hook_plugin("billing_service_methods", "raise OSError('x')"), "OSError: x"),
+    "methods exit": (
+        hook_plugin("billing_service_methods", "sys.exit(3)"),
+        "PluginError: it raised SystemExit",
+    ),
+    "methods of another type": (method_plugin("['x']"), "must return a mapping"),
+    "the host's path": (route_plugin("/balance"), "GET /balance is served already"),
+    "our path": (route_plugin("/topup/reconcile", "post"), "POST /topup/reconcile is served already"),
+    "a mount": (router_plugin("router.mount('/x', lambda: None)"), "may only hold plain routes"),
+    "start-up handler": (router_plugin(arguments="on_startup=[print]"), "may not have start-up handlers"),
+    "shut-down handler": (router_plugin(arguments="on_shutdown=[print]"), "may not have start-up handlers"),
+    "the host's method": (
+        method_plugin("{'create_topup_payment': print}"),
+        "BillingService.create_topup_payment exists already",
+    ),
+    "our method": (
+        method_plugin("{'reconcile_topup_payment': print}"),
+        "BillingService.reconcile_topup_payment exists already",
+    ),
+    "no name": (method_plugin("{'not a name': print}"), "needs a plain name and a function"),
+    "a name of another type": (method_plugin("{5: print}"), "needs a plain name and a function"),
+    "no function": (method_plugin("{'x': 'extra'}"), "needs a plain name and a function"),
+    "half of it": (route_plugin("/half") + method_plugin("1 / 0"), "ZeroDivisionError"),
+    "another half": (route_plugin("/balance") + method_plugin("{'half': print}"), "is served already"),
+}
+
+
+@pytest.mark.parametrize(("code", "why"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_plugin_is_named_and_changes_nothing(
+    host: StubHost, install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture, code: str, why: str
+) -> None:
+    install_plugin("broken", code)
+    install_plugin("sound", route_plugin("/sound"))
+    host.load()
+    report = attach()
+    (line,) = left_out(caplog)
+    assert line.startswith("Plugin 'broken' is left out: ")
+    assert why in line
+    assert report.plugins == ("builtin", "sound")
+    assert report.routes == ("POST /topup/reconcile", "GET /sound")
+    assert report.methods == ("reconcile_topup_payment",)
+    assert host.serves("POST", "/topup/reconcile")
+    assert host.serves("GET", "/sound")
+    assert not host.serves("GET", "/half")
+    assert not hasattr(host.module(BILLING).BillingService, "half")
+
+
+def test_of_two_plugins_with_one_path_or_method_one_is_left_out(
+    host: StubHost, install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one", "two"):
+        install_plugin(name, route_plugin("/extra"))
+    for name in ("three", "four"):
+        install_plugin(name, method_plugin("{'extra': print}"))
+    host.load()
+    report = attach()
+    assert report.routes == ("POST /topup/reconcile", "GET /extra")
+    assert report.methods == ("reconcile_topup_payment", "extra")
+    assert len(report.plugins) == 3
+    assert len(left_out(caplog)) == 2
+
+
+@pytest.mark.parametrize("name", ["builtin", "extra"])
+def test_a_second_plugin_of_a_name_is_refused(
+    host: StubHost, install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    install_plugin("extra", route_plugin("/x"))
+    install_plugin(name, route_plugin("/y"), distribution="second")
+    host.load()
+    report = attach()
+    assert report.plugins == ("builtin", "extra")
+    assert host.serves("GET", "/x") != host.serves("GET", "/y")
+    (line,) = left_out(caplog)
+    assert line == f"Plugin {name!r} is left out: PluginError: another plugin has this name already"
+
+
+def test_a_blocked_plugin_is_not_even_imported(host: StubHost, install_plugin: InstallPlugin) -> None:
+    install_plugin("noisy", route_plugin("/noisy"))
+    os.environ[BLOCKED] = "noisy, builtin"
+    host.load()
+    assert attach().plugins == ("builtin",)
+    assert "plugin_noisy" not in sys.modules
+    assert not host.serves("GET", "/noisy")
+
+
+LIFESPAN = """
+@asynccontextmanager
+async def lifespan(app):
+    {before}
+    yield {state}
+    {after}
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("raise OSError('x')", "...", "Plugin 'broken' failed at the host's start: OSError"),
+        ("sys.exit(3)", "...", "Plugin 'broken' failed at the host's start: PluginError"),
+        ("...", "raise OSError('x')", "Plugin 'broken' failed at the host's stop: OSError"),
+        ("...", "sys.exit(3)", "Plugin 'broken' failed at the host's stop: PluginError"),
+    ],
+)
+async def test_the_host_starts_and_stops_whatever_a_routers_lifespan_raises(
+    host: StubHost,
+    install_plugin: InstallPlugin,
+    caplog: pytest.LogCaptureFixture,
+    before: str,
+    after: str,
+    line: str,
+) -> None:
+    lifespan = LIFESPAN.format(before=before, after=after, state="None")
+    install_plugin("broken", lifespan.join([IMPORTS, router_plugin(arguments="lifespan=lifespan")]))
+    host.load()
+    assert attach().plugins == ("builtin", "broken")
+    app = FastAPI()
+    app.include_router(host.router)
+    caplog.clear()
+    async with app.router.lifespan_context(app):
+        pass
+    assert [text for text in caplog.messages if "Plugin " in text] == [line]
+
+
+async def test_the_state_of_a_plugins_lifespan_is_the_hosts(
+    host: StubHost, install_plugin: InstallPlugin
+) -> None:
+    lifespan = LIFESPAN.format(before="...", after="...", state="{'extra': 5}")
+    install_plugin("extra", lifespan.join([IMPORTS, router_plugin(arguments="lifespan=lifespan")]))
+    host.load()
+    attach()
+    app = FastAPI()
+    app.include_router(host.router)
+    async with app.router.lifespan_context(app) as state:
+        assert state == {"extra": 5}
+
+
+GATEWAY = (
+    IMPORTS
+    + """
+class Gateway:
+    account_id = None
+    is_test_shop = None
+
+    async def get_payment(self, payment_id):
+        return {
+            "id": payment_id,
+            "status": "succeeded",
+            "paid": True,
+            "amount": {"value": "1000.00", "currency": "RUB"},
+        }
+
+
+@hookimpl
+def payment_gateway(host):
+    return Gateway()
+"""
+)
+LISTENER = (
+    IMPORTS
+    + """
+import queue
+import threading
+
+HEARD = queue.Queue()
+
+
+@hookimpl
+def topup_outcome(event):
+    HEARD.put((event, threading.current_thread()))
+"""
+)
+
+
+async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it(
+    host: StubHost, install_plugin: InstallPlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin("gateway", GATEWAY)
+    install_plugin("listener", LISTENER)
+    # Of plugins the one that is registered last is called first.
+    install_plugin("abstaining", hook_plugin("payment_gateway", "return None"))
+    install_plugin("broken", hook_plugin("payment_gateway", "raise OSError('x')"))
+    install_plugin("leaving", hook_plugin("payment_gateway", "sys.exit(3)"))
+    install_plugin("deaf", hook_plugin("topup_outcome", "raise OSError('x')", "event"))
+    install_plugin("fleeing", hook_plugin("topup_outcome", "sys.exit(3)", "event"))
+    host.load()
+    host.create_tables()
+    models = host.module(TABLES)
+    with host.module(DB).get_db() as session:
+        session.add(models.Wallet(id="w1", user_id="u1", currency="RUB"))
+        session.add(
+            models.Payment(
+                id="p1",
+                provider_payment_id="pay-1",
+                status="pending",
+                kind="topup",
+                user_id="u1",
+                wallet_id="w1",
+                amount_kopeks=100_000,
+                currency="RUB",
+                updated_at=1,
+            )
+        )
+        session.commit()
+    attach()
+    answer = await host.module(BILLING).billing_service.reconcile_topup_payment("u1", "pay-1")
+    assert answer["credited"] is True
+    event, thread = sys.modules["plugin_listener"].HEARD.get(timeout=10)
+    assert event == TopupEvent("credited", "pay-1", "u1", event.at, "w1", 100_000, "RUB")
+    assert thread is not threading.main_thread()
+
+
+@pytest.fixture
+def plugins(host: StubHost, mocker: MockerFixture, install_plugin: InstallPlugin) -> Plugins:
+    """The plugins of a host; a test installs its own and loads them."""
+    return Plugins()
+
+
+def offered(plugins: Plugins, mocker: MockerFixture) -> Any:
+    """The gateway that the plugins offer."""
+    host = mocker.create_autospec(OpenWebUIHost, instance=True, has_payment_client=True, payment_client=None)
+    return plugins.payment_gateway(host=host, payment_id="x")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [("raise OSError('x')", "OSError"), ("sys.exit(3)", "PluginError"), ("return 5", "AttributeError")],
+)
+async def test_a_gateway_hook_that_fails_is_named_and_the_next_is_asked(
+    plugins: Plugins,
+    install_plugin: InstallPlugin,
+    mocker: MockerFixture,
+    caplog: pytest.LogCaptureFixture,
+    body: str,
+    error: str,
+) -> None:
+    install_plugin("broken", hook_plugin("payment_gateway", body, options="(tryfirst=True)"))
+    install_plugin("sound", GATEWAY)
+    plugins.load()
+    payment: Any = await offered(plugins, mocker).get_payment("pay-1")
+    assert payment["id"] == "pay-1"
+    assert caplog.messages == [f"Plugin 'broken' failed in payment_gateway: {error}"]
+
+
+@pytest.mark.parametrize(("raised", "seen"), [("sys.exit(3)", PluginError), ("1 / 0", ZeroDivisionError)])
+async def test_a_gateway_that_fails_raises_an_ordinary_error(
+    plugins: Plugins,
+    install_plugin: InstallPlugin,
+    mocker: MockerFixture,
+    raised: str,
+    seen: type[Exception],
+) -> None:
+    install_plugin("failing", GATEWAY.replace("return {", f"{raised}\n        return {{"))
+    plugins.load()
+    with pytest.raises(seen):
+        await offered(plugins, mocker).get_payment("pay-1")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"), [("raise OSError('x')", "OSError"), ("sys.exit(3)", "PluginError")]
+)
+def test_a_listener_that_fails_is_named_and_the_others_hear(
+    plugins: Plugins,
+    install_plugin: InstallPlugin,
+    caplog: pytest.LogCaptureFixture,
+    body: str,
+    error: str,
+) -> None:
+    install_plugin("deaf", hook_plugin("topup_outcome", body, "event", "(tryfirst=True)"))
+    install_plugin("listener", LISTENER)
+    plugins.load()
+    event = TopupEvent("canceled", "pay-1", "u1", at=1.0)
+    plugins.topup_outcome(event=event)
+    assert sys.modules["plugin_listener"].HEARD.get(timeout=10)[0] is event
+    assert caplog.messages == [f"Plugin 'deaf' failed in topup_outcome: {error}"]
+
+
+def test_without_a_gateway_there_is_none(plugins: Plugins, mocker: MockerFixture) -> None:
+    plugins.load()
+    assert offered(plugins, mocker) is None
