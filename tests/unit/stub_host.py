@@ -1,4 +1,4 @@
-"""A host in a few lines of text: loaded into this process, or written to files, whole or with a part changed."""
+"""A host in a few lines of text, whole or with a part changed: loaded into this process or written out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -196,14 +197,20 @@ class StubHost:
         assert count
         self._sources[module] = text[:start] + renamed + text[end:]
 
-    def sign(self, function: str, change: Callable[[list[str]], list[str]]) -> None:
-        """Change the parameters of a function."""
+    def demand(self, function: str, parameter: str) -> None:
+        """Let a function need one more argument."""
+        self._change_parameters(function, lambda known: [*known, parameter])
+
+    def forget(self, function: str, parameter: str) -> None:
+        """Let a function know a parameter no more."""
+        self._change_parameters(function, lambda known: [name for name in known if name != parameter])
+
+    def _change_parameters(self, function: str, change: Callable[[list[str]], list[str]]) -> None:
+        def changed(found: re.Match[str]) -> str:
+            return f"def {function}({', '.join(change([name for name in found[1].split(', ') if name]))})"
+
         for module, text in self._sources.items():
-            self._sources[module] = re.sub(
-                rf"def {function}\((.*)\)",
-                lambda found: f"def {function}({', '.join(change([p for p in found[1].split(', ') if p]))})",
-                text,
-            )
+            self._sources[module] = re.sub(rf"def {function}\((.*)\)", changed, text)
 
     def write(self, folder: Path) -> Path:
         """Write the host's files below ``folder``; its package."""
@@ -273,35 +280,25 @@ def broken_requirements() -> Iterator[tuple[str, Callable[[StubHost], None]]]:
     """
     for module, names in REQUIRED_NAMES.items():
         if module != BILLING_ROUTER:
-            yield module, lambda host, module=module: host.remove(module)  # type: ignore[misc]
+            yield module, partial(StubHost.remove, module=module)
         for name in names:
             last = name.rpartition(".")[2]
-            yield (
-                f"{module}.{name}",
-                lambda host, module=module, last=last: host.rename(module, last),  # type: ignore[misc]
-            )
+            yield f"{module}.{name}", partial(StubHost.rename, module=module, name=last)
     for model, columns in REQUIRED_COLUMNS.items():
         for column in columns:
-            yield (
-                f"{TABLES}.{model}.{column}",
-                lambda host, column=column, model=model: host.rename(TABLES, column, model),  # type: ignore[misc]
-            )
+            rename = partial(StubHost.rename, module=TABLES, name=column, within=model)
+            yield f"{TABLES}.{model}.{column}", rename
     for module, calls in REQUIRED_CALLS.items():
         for name, arguments in calls.items():
             function, what = name.rpartition(".")[2], f"{module}.{name}({', '.join(arguments)})"
-            yield what, lambda host, f=function: host.sign(f, lambda known: [*known, "further"])  # type: ignore[misc]
-            yield what, lambda host, f=function: host.sign(f, lambda known: [*known, "*", "further"])  # type: ignore[misc]
+            yield what, partial(StubHost.demand, function=function, parameter="further")
+            yield what, partial(StubHost.demand, function=function, parameter="*, further")
             yield (
                 what,
-                lambda host, m=module, f=function: host.edit(m, f"def {f}", f"async def {f}"),  # type: ignore[misc]
+                partial(StubHost.edit, module=module, old=f"def {function}", new=f"async def {function}"),
             )
             for argument in arguments:
-                yield (
-                    what,
-                    lambda host, f=function, a=argument: host.sign(
-                        f, lambda known: [k for k in known if k != a]
-                    ),  # type: ignore[misc]
-                )
+                yield what, partial(StubHost.forget, function=function, parameter=argument)
 
 
 LEDGERS_WITHOUT_KEY: Mapping[str, str] = {

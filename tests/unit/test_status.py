@@ -1,31 +1,182 @@
-"""``status`` in this process: in words, and where no server answers."""
+"""``status`` in this process: what it says of a host's files, and that an attach does what it foretold."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
-from openwebui_billing_reconcile import cli
-from tests.support.variants import Variant
+from openwebui_billing_reconcile import attach, cli
+from openwebui_billing_reconcile.attachment.attach import METHOD
+from openwebui_billing_reconcile.attachment.status import Status, read_status
+from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES, WALLET
+from tests.unit.conftest import InstallPlugin
+from tests.unit.stub_host import LEDGER_KEY, LEDGERS_WITHOUT_KEY, SERVICE, StubHost, broken_requirements
+
+SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
+RATE = "BILLING_TOPUP_RECONCILE_RATE_LIMIT"
+OWN_ENDPOINT = '\n\n@router.post("/topup/reconcile")\ndef theirs(): ...\n'
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Variant:
-    return Variant(tmp_path)
+def backend(tmp_path: Path) -> Path:
+    """The folder in which a server would be started."""
+    folder = tmp_path / "host" / "backend"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def status_of(backend: Path, **environ: str) -> Status:
+    """What ``status`` says where the start-up hook is installed."""
+    status = read_status(backend, environ, is_installed=True)
+    assert "open_webui" not in sys.modules
+    return status
 
 
 def test_a_sound_host_is_described_in_words(
-    host: Variant, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    host: StubHost, backend: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(host.folder)
-    assert cli.main(["status"]) == 0
+    host.write(backend)
+    with contextlib.chdir(backend):
+        assert cli.main(["status"]) == 0
     words = capsys.readouterr().out
-    assert f"{host.folder}/open_webui, version unknown" in words
-    assert "armed in this interpreter" in words
-    assert "flag             ENABLE_BILLING_TOPUP_RECONCILE=true (default)" in words
+    assert f"{backend}/open_webui, version unknown" in words
+    assert "installed in this interpreter" in words
+    assert f"flag             {SWITCH}=true (default)" in words
     assert "missing" not in words
     assert "next start       attaches" in words
+
+
+def test_a_host_that_is_left_alone_is_described_in_words(
+    host: StubHost, backend: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.remove(WALLET)
+    host.write(backend)
+    assert cli.main(["status", "--app-dir", str(backend)]) == 1
+    words = capsys.readouterr().out
+    assert f"missing          {WALLET}" in words
+    assert "next start       does not attach" in words
+    assert f"because          the host lacks {WALLET}" in words
+
+
+VARIATIONS: list[tuple[str, Callable[[StubHost], None]]] = [
+    ("attached", lambda _: None),
+    ("no billing", lambda host: host.remove(BILLING_ROUTER)),
+    ("own method", lambda host: host.edit(BILLING, SERVICE, f"{SERVICE}\n    def {METHOD}(self): ...\n")),
+    ("own endpoint", lambda host: host.append(BILLING_ROUTER, OWN_ENDPOINT)),
+    ("no key", lambda host: host.edit(TABLES, LEDGER_KEY, LEDGERS_WITHOUT_KEY["a key for each wallet"])),
+    *broken_requirements(),
+]
+
+
+@pytest.mark.parametrize(("what", "change"), VARIATIONS, ids=[what for what, _ in VARIATIONS])
+def test_an_attach_does_what_is_foretold(
+    host: StubHost, backend: Path, what: str, change: Callable[[StubHost], None]
+) -> None:
+    change(host)
+    host.write(backend)
+    foretold = status_of(backend)
+    host.load()
+    assert foretold.state == attach().state
+    assert foretold.attaches is (what == "attached")
+
+
+@pytest.mark.parametrize("switch", ["off", "0", "ture", "on", ""])
+def test_an_attach_reads_the_switch_as_foretold(host: StubHost, backend: Path, switch: str) -> None:
+    host.write(backend)
+    foretold = status_of(backend, **{SWITCH: switch})
+    os.environ[SWITCH] = switch
+    host.load()
+    assert foretold.state == attach().state
+
+
+def test_each_flag_is_told_with_its_origin(host: StubHost, backend: Path) -> None:
+    host.write(backend)
+    file = backend.parent / ".env"
+    file.write_text(f"{SWITCH}=off\n{RATE}=5/minute\nBILLING_TOPUP_RECONCILE_DEADLINE_SECONDS=x\n")
+    status = status_of(backend, **{SWITCH: "on"})
+    flags = {flag.name: (flag.value, flag.origin) for flag in status.flags}
+    assert flags[SWITCH] == ("on", "environment")
+    assert flags[RATE] == ("5/minute", str(file))
+    assert flags["BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"] == ("auto", "default")
+    assert "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS has a value" in status.problems[0]
+    assert status.attaches
+    assert status_of(backend).state == "off"
+
+
+@pytest.mark.parametrize(
+    ("text", "version"), [('{"version": "0.6.41"}', "0.6.41"), ("{}", None), ("no JSON", None), ("5", None)]
+)
+def test_the_hosts_version_is_read_where_the_host_reads_it(
+    host: StubHost, backend: Path, text: str, version: str | None
+) -> None:
+    host.write(backend)
+    (backend.parent / "package.json").write_text(text)
+    assert status_of(backend).host_version == version
+
+
+def test_without_a_host_it_says_where_to_go(backend: Path) -> None:
+    status = status_of(backend)
+    assert (status.state, status.host, status.attaches) == ("no_host", None, False)
+    assert "--app-dir" in status.why
+
+
+def test_app_dir_is_where_the_server_would_look(host: StubHost, backend: Path, tmp_path: Path) -> None:
+    host.write(tmp_path / "here")
+    package = host.write(backend)
+    with contextlib.chdir(tmp_path / "here"):
+        assert status_of(backend).host == str(package)
+
+
+def test_every_needed_name_is_listed(host: StubHost, backend: Path) -> None:
+    host.write(backend)
+    status = status_of(backend)
+    assert "open_webui.utils.billing.BillingService._process_topup_webhook" in status.present
+    assert "open_webui.models.billing.LedgerEntry.reference_id" in status.present
+    assert status.missing == []
+
+
+def test_where_the_hook_is_not_installed_it_says_so(host: StubHost, backend: Path) -> None:
+    host.write(backend)
+    status = read_status(backend, {}, is_installed=False)
+    assert (status.state, status.hook_installed) == ("hook_not_installed", False)
+    assert "the start-up hook is not installed" in status.why
+
+
+def test_plugins_are_told_apart(host: StubHost, backend: Path, install_plugin: InstallPlugin) -> None:
+    sound = "from openwebui_billing_reconcile import hookimpl\n@hookimpl\ndef topup_outcome(event): ...\n"
+    install_plugin("sound", sound)
+    install_plugin("unwanted", sound)
+    install_plugin("broken", "raise OSError('no disk')")
+    install_plugin("eager", "import open_webui.env")
+    host.write(backend)
+    status = status_of(backend, BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS="unwanted")
+    assert status.plugins == ["builtin", "sound"]
+    assert status.blocked == ["unwanted"]
+    assert status.broken["broken"] == "OSError: no disk"
+    assert "without starting the host" in status.broken["eager"]
+    assert status.attaches
+
+
+def test_two_installed_versions_are_named_the_one_that_counts_first(
+    host: StubHost, backend: Path, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    old = tmp_path / "old"
+    info = old / "openwebui_billing_reconcile-0.0.9.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: openwebui-billing-reconcile\nVersion: 0.0.9\n"
+    )
+    mocker.patch.object(sys, "path", [str(old), *sys.path])
+    host.write(backend)
+    installed = status_of(backend).installed
+    assert len(installed) == 2
+    assert installed[0] == f"0.0.9 in {old}"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "not a url"])
