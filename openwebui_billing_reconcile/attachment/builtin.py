@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -14,11 +13,10 @@ from fastapi import APIRouter
 from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
+from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.web import endpoint, loader_script
-
-log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1)  # a process has one host; router and method share its reconciler
@@ -64,14 +62,5 @@ def payment_gateway(host: OpenWebUIHost) -> PaymentGateway | None:
 @cache
 def _sdk_gateway(shop_id: str, secret_key: str, api_url: str) -> PaymentGateway | None:
     if not (shop_id and secret_key):
-        return None
-    try:
-        from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
-    except ImportError as error:
-        log.error(
-            "This host has no YooKassa client and the official SDK cannot be imported (%s): "
-            "pip install 'openwebui-billing-reconcile[sdk]'",
-            error,
-        )
         return None
     return SdkGateway(shop_id, secret_key, api_url)

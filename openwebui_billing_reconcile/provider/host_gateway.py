@@ -23,11 +23,10 @@ class HostGateway:
     def __init__(self, client: Any, shop_id: str, secret_key: str) -> None:
         """``shop_id`` and ``secret_key`` count where the client does not carry its own; "" is not known."""
         config = getattr(client, "config", None)
-        secret_key = str(getattr(config, "secret_key", "") or secret_key)
+        secret_key = getattr(config, "secret_key", None) or secret_key
         self._client = client
         self.account_id = str(getattr(config, "shop_id", "") or shop_id) or None
-        # The provider's test shops have keys that begin with "test_".
-        self.is_test_shop = secret_key.startswith("test_") if secret_key else None
+        self.is_test_shop = is_test_key(secret_key)
 
     async def get_payment(self, payment_id: str) -> object:
         """See ``PaymentGateway``."""
@@ -38,6 +37,11 @@ class HostGateway:
             pause = parse_retry_after(_json(getattr(error, "response_text", "")))
             raise error_for_status(getattr(error, "status_code", None), pause) from error
         return answer
+
+
+def is_test_key(secret_key: object) -> bool | None:
+    """Return whether a shop's secret key is a test shop's, which begins so; ``None``: there is no key."""
+    return str(secret_key).startswith("test_") if secret_key else None
 
 
 def error_for_status(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:

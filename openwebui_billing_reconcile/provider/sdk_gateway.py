@@ -1,85 +1,106 @@
 """The official ``yookassa`` SDK as a gateway, for hosts that have no YooKassa client of their own.
 
-The SDK keeps one shop for the whole process in class attributes, which a host may use for another shop; has
-no socket timeout; logs the Authorization header where a logger is set; and turns amounts into floats. So it
-is given a client of our own here, and asked for the raw JSON. Imported only where it is needed: the SDK is an
-extra, ``pip install openwebui-billing-reconcile[sdk]``.
+The SDK is an extra, ``pip install openwebui-billing-reconcile[sdk]``. It is imported with the first query, on
+a thread: importing it takes about a second, which the event loop must not wait for.
 """
 
 from __future__ import annotations
 
-from functools import partial
-from types import SimpleNamespace
-from typing import Any
-from urllib.parse import quote
+import asyncio
+import logging
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Final
 
-import anyio.to_thread
-import requests
-from anyio import CapacityLimiter
-from yookassa.client import ApiClient
-from yookassa.domain.common import UserAgent
-from yookassa.domain.exceptions import ApiError
+from openwebui_billing_reconcile.errors import NotConfiguredError
 
 from .client import MAX_QUERIES_IN_FLIGHT
-from .host_gateway import error_for_status, parse_retry_after
+from .host_gateway import error_for_status, is_test_key, parse_retry_after
 
-# Connecting, and each wait for bytes; the pacing's deadline bounds the whole.
-_SOCKET_SECONDS = (3.05, 8.0)
+log = logging.getLogger(__name__)
+
+EXCHANGE_TIMEOUT: Final = 12.0
+"""The longest one exchange with the provider takes in all, in seconds. Callers give up earlier."""
+
+
+class Exchange:
+    """The connections of one query, to be shut down when nobody waits for its answer any more."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+        self._is_aborted = False
+
+    def add(self, connection: socket.socket) -> None:
+        """Take note of a connection.
+
+        Closes it and raises ``ConnectionAbortedError`` where the query is given up already.
+        """
+        # A copy: TLS takes the original over, and a file descriptor of our own is never reused by others.
+        copy = connection.dup()
+        with self._lock:
+            if not self._is_aborted:
+                self._sockets.append(copy)
+                return
+        copy.close()
+        connection.close()
+        raise ConnectionAbortedError("the query was given up")
+
+    def abort(self) -> None:
+        """Shut the connections down: a thread that reads from one or writes to it fails at once."""
+        with self._lock:
+            self._is_aborted = True
+            sockets, self._sockets = self._sockets, []
+        for connection in sockets:
+            with suppress(OSError):  # the provider may have closed it
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
 
 
 class SdkGateway:
-    """The shop's account, asked through the official SDK, on threads of its own."""
+    """The shop's account, queried through the official SDK, on threads of its own."""
 
     def __init__(self, shop_id: str, secret_key: str, api_url: str) -> None:
         self.account_id: str | None = shop_id
-        self.is_test_shop: bool | None = secret_key.startswith("test_")
-        self._client = _Client(shop_id, secret_key, api_url)
-        self._threads: CapacityLimiter | None = None
+        self.is_test_shop: bool | None = is_test_key(secret_key)
+        self._shop = shop_id, secret_key, api_url
+        # Not the limiter of anyio: it lets go of an abandoned thread while that still runs.
+        self._threads = ThreadPoolExecutor(MAX_QUERIES_IN_FLIGHT, "billing-reconcile-sdk")
+        self._is_missing_reported = False
 
     async def get_payment(self, payment_id: str) -> object:
-        """See ``PaymentGateway``."""
-        if self._threads is None:
-            self._threads = CapacityLimiter(MAX_QUERIES_IN_FLIGHT)
-        query = partial(self._client.request, "GET", f"/payments/{quote(payment_id, safe='')}")
+        """See ``PaymentGateway``. Raises ``NotConfiguredError`` where the SDK cannot be imported."""
+        exchange = Exchange()
+        loop = asyncio.get_running_loop()
         try:
-            answer: object = await anyio.to_thread.run_sync(
-                query, limiter=self._threads, abandon_on_cancel=True
-            )
-        except ApiError as error:
+            async with asyncio.timeout(EXCHANGE_TIMEOUT):
+                return await loop.run_in_executor(self._threads, self._query, exchange, payment_id)
+        except TimeoutError as error:
+            raise error_for_status(None) from error
+        finally:
+            exchange.abort()
+
+    def _query(self, exchange: Exchange, payment_id: str) -> object:
+        try:
+            from . import sdk_client
+        except ImportError as error:
+            self._report_missing(error)
+            raise NotConfiguredError from error
+        try:
+            return sdk_client.get_payment(*self._shop, payment_id, exchange)
+        except sdk_client.ApiError as error:
             raise error_for_status(error.HTTP_CODE, parse_retry_after(error.content)) from error
         except Exception as error:
             # The SDK leaks others: no connection is an AttributeError, an HTML page a JSONDecodeError.
             raise error_for_status(None) from error
-        return answer
 
-
-class _Client(ApiClient):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's client without the process-wide configuration."""
-
-    def __init__(self, shop_id: str, secret_key: str, api_url: str) -> None:
-        # Not super().__init__(): that reads the process-wide configuration.
-        self.configuration = SimpleNamespace(verify=None)
-        self.endpoint = api_url
-        self.shop_id = shop_id
-        self.shop_password = secret_key
-        self.auth_token = None
-        self.timeout = 0
-        self.max_attempts = 0
-        self.user_agent = UserAgent()
-
-    def get_session(self) -> requests.Session:
-        return _Session()
-
-    def log_request(self, *_: Any) -> None:
-        """Nothing: it would log the Authorization header."""
-
-    def log_response(self, *_: Any) -> None:
-        """Nothing: it would log the provider's body."""
-
-
-class _Session(requests.Session):
-    """A session that gives up, and that sends the credentials nowhere else."""
-
-    def request(self, *arguments: Any, **options: Any) -> requests.Response:
-        options.update(timeout=_SOCKET_SECONDS, allow_redirects=False)
-        return super().request(*arguments, **options)
+    def _report_missing(self, error: ImportError) -> None:
+        if not self._is_missing_reported:
+            self._is_missing_reported = True
+            log.error(
+                "This host has no YooKassa client and the official SDK cannot be imported (%s): "
+                "pip install 'openwebui-billing-reconcile[sdk]'",
+                error,
+            )

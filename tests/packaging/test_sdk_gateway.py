@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 from yookassa import Configuration
 
 from openwebui_billing_reconcile.errors import (
@@ -18,6 +23,7 @@ from openwebui_billing_reconcile.errors import (
     GatewayThrottledError,
     PaymentNotFoundError,
 )
+from openwebui_billing_reconcile.provider import sdk_gateway
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from tests.support.harness.host import Program, running_host
 from tests.support.variants import Variant
@@ -100,19 +106,162 @@ async def test_the_process_wide_configuration_is_neither_read_nor_changed(
     assert {name: value for name, value in vars(Configuration).items() if not callable(value)} == before
 
 
-async def test_the_question_is_asked_on_another_thread(
-    gateway: SdkGateway, provider: Simulator, monkeypatch: pytest.MonkeyPatch
+def test_the_sdk_is_imported_with_the_first_query_and_on_a_thread() -> None:
+    code = """
+import asyncio, sys, threading
+import openwebui_billing_reconcile.attachment.builtin
+from openwebui_billing_reconcile.errors import GatewayError
+from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name in {"yookassa", "requests"}:
+            print(name, threading.current_thread() is threading.main_thread())
+
+sys.meta_path.insert(0, Finder())
+gateway = SdkGateway("1", "test_x", "http://127.0.0.1:9/v3")
+assert not {"yookassa", "requests"} & sys.modules.keys()
+try:
+    asyncio.run(gateway.get_payment("x"))
+except GatewayError:
+    print("done")
+"""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert sorted(out.splitlines()) == ["done", "requests False", "yookassa False"]
+
+
+async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer with headers that never end, a byte at a time, each well within a socket's timeout."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Endless: ")
+    with suppress(ConnectionError):
+        while True:
+            writer.write(b"x")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def dripping() -> AsyncIterator[str]:
+    """The address of a provider whose answers drip for ever."""
+    handlers = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        handlers.add(task)
+        try:
+            await _drip(reader, writer)
+        finally:
+            handlers.discard(task)
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    yield f"http://{host}:{port}/v3"
+    server.close()
+    async with asyncio.timeout(5):
+        while handlers:  # a connection that nobody shut down would drip on
+            await asyncio.sleep(0.01)
+
+
+async def test_queries_that_are_given_up_free_their_threads(dripping: str, provider: Simulator) -> None:
+    before = set(threading.enumerate())
+    gateway = SdkGateway(provider.shop_id, provider.secret_key, dripping)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await gateway.get_payment("x")
+
+    for _ in range(4):
+        await asyncio.gather(*(give_up() for _ in range(10)))
+        assert len(set(threading.enumerate()) - before) <= 10
+    gateway._shop = provider.shop_id, provider.secret_key, provider.api_url
+    payment_id = provider.create()["id"]
+    async with asyncio.timeout(5):  # the threads that dripped are free for others
+        answers: list[Any] = await asyncio.gather(*(gateway.get_payment(payment_id) for _ in range(10)))
+    assert {answer["id"] for answer in answers} == {payment_id}
+
+
+async def test_an_exchange_ends_although_its_caller_waits_on(dripping: str, mocker: MockerFixture) -> None:
+    mocker.patch.object(sdk_gateway, "EXCHANGE_TIMEOUT", 0.3)
+    with pytest.raises(GatewayError) as raised:
+        await SdkGateway("1", "test_x", dripping).get_payment("x")
+    assert isinstance(raised.value.__cause__, TimeoutError)
+
+
+async def test_a_silent_provider_ends_the_query_at_the_sockets_timeout(
+    provider: Simulator, gateway: SdkGateway, mocker: MockerFixture
 ) -> None:
-    threads = []
-    ask = gateway._client.request
+    from openwebui_billing_reconcile.provider import sdk_client
 
-    def asked(*arguments: str) -> object:
-        threads.append(threading.get_ident())
-        return ask(*arguments)
+    assert max(sdk_client.SOCKET_TIMEOUT) < sdk_gateway.EXCHANGE_TIMEOUT
+    mocker.patch.object(sdk_client, "SOCKET_TIMEOUT", (0.2, 0.2))
+    payment = provider.create()
+    provider.fault(payment_id=payment["id"], hang=True)
+    with pytest.raises(GatewayError) as raised:
+        async with asyncio.timeout(5):
+            await gateway.get_payment(payment["id"])
+    assert not isinstance(raised.value.__cause__, TimeoutError)  # not the end of the exchange
+    provider.clear_faults()
 
-    monkeypatch.setattr(gateway._client, "request", asked)
-    await gateway.get_payment(provider.create()["id"])
-    assert threads[0] != threading.get_ident()
+
+async def test_a_connection_made_after_the_end_is_closed() -> None:
+    exchange = sdk_gateway.Exchange()
+    exchange.abort()
+    ours, theirs = socket.socketpair()
+    with theirs, pytest.raises(ConnectionAbortedError):
+        exchange.add(ours)
+    assert ours.fileno() == -1
+
+
+async def test_the_credentials_go_nowhere_else(
+    provider: Simulator, gateway: SdkGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[object] = []
+    elsewhere = await asyncio.start_server(lambda *_: reached.append(_), "127.0.0.1", 0)
+    host, port = elsewhere.sockets[0].getsockname()
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login another password shop\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, f"http://{host}:{port}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    payment = provider.create()
+    answer: Any = await gateway.get_payment(payment["id"])  # 401 with the credentials of .netrc
+    assert answer["id"] == payment["id"]
+    provider.fault(payment_id=payment["id"], redirect=f"http://{host}:{port}/")
+    with pytest.raises(GatewayError):
+        await gateway.get_payment(payment["id"])
+    elsewhere.close()
+    assert not reached
+
+
+async def test_neither_credentials_nor_the_providers_words_are_logged(
+    provider: Simulator, gateway: SdkGateway, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    payment = provider.create(description="words of the provider")
+    await gateway.get_payment(payment["id"])
+    provider.fault(payment_id=payment["id"], status=401, body={"description": "words of the provider"})
+    with pytest.raises(GatewayError):
+        await gateway.get_payment(payment["id"])
+    for secret in (provider.secret_key, "Basic ", "words of the provider"):
+        assert secret not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "is_test"),
+    [("test_", True), ("test_x", True), ("live_test_x", False), ("xtest_", False), ("TEST_x", False)],
+)
+def test_a_test_shop_is_one_whose_key_begins_so(key: str, is_test: bool) -> None:
+    assert SdkGateway("1", key, "http://127.0.0.1:9/v3").is_test_shop is is_test
+
+
+@pytest.mark.parametrize("key", ["", None])
+def test_without_a_key_it_is_not_known(key: str) -> None:
+    assert SdkGateway("1", key, "http://127.0.0.1:9/v3").is_test_shop is None
 
 
 @pytest.fixture

@@ -95,6 +95,11 @@ async def test_the_pause_is_what_the_provider_asks_for_in_milliseconds(body: str
         (Client(), "2", "test_b", "2", True),
         (Client(), "", "", None, None),
         (Client(), "2", "testing_c", "2", False),
+        (Client(), "2", "live_test_x", "2", False),
+        (Client(), "2", "xtest_", "2", False),
+        (Client(), "2", "test_", "2", True),
+        (Client(), "2", None, "2", None),
+        (Client(shop_id="1", secret_key=""), "2", "", "1", None),
     ],
 )
 def test_the_shop_is_the_clients_or_else_the_hosts(
