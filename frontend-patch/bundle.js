@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
 
 const HEADER = `// openwebui-billing-reconcile: on return from the provider the balance page asks after the top-up.
-// Built from frontend-patch/ with "npm run build": change it there.
+// Built from frontend-patch/ with "npm run build": the comments are there, and changes belong there.
 `;
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));

@@ -1,12 +1,11 @@
 // openwebui-billing-reconcile: on return from the provider the balance page asks after the top-up.
-// Built from frontend-patch/ with "npm run build": change it there.
+// Built from frontend-patch/ with "npm run build": the comments are there, and changes belong there.
 (() => {
 	'use strict';
 
 	const FLOW_KEY = 'billing_topup_flow_v1';
 	const FLOW_TTL_MS = 10 * 60 * 1000;
-	const ANSWER_MS = 20 * 1000; // the server answers within 12 s
-	/** `detail` is in the server's words; `status` is 0 where the server was not reached. */
+	const ANSWER_MS = 20 * 1000;
 	class TopupReconcileError extends Error {
 		constructor(status, detail, retryAfter) {
 			super(detail);
@@ -37,7 +36,6 @@
 		const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
 		return failed(status, words, retryAfter);
 	};
-	/** Waits: longer while the page is hidden, shorter when aborted or, after a lost connection, online. */
 	const pause = (ms, lost, signal) =>
 		new Promise((resolve) => {
 			const over = new AbortController();
@@ -54,7 +52,6 @@
 			signal?.addEventListener('abort', check, { signal: over.signal });
 			if (lost) window.addEventListener('online', check, { signal: over.signal });
 		});
-	/** The top-up that the person left for, unless it is too old; whatever else is stored counts as none. */
 	const readFlow = () => {
 		try {
 			const stored = JSON.parse(localStorage.getItem(FLOW_KEY) ?? '');
@@ -66,13 +63,11 @@
 			return null;
 		}
 	};
-	/** Has the server ask the provider about a top-up, and credit it if it was paid. */
 	const reconcileTopup = async (token, paymentId, apiBaseUrl) => {
 		const { result, error } = await ask(token, paymentId, apiBaseUrl);
 		if (error) throw error;
 		return result;
 	};
-	/** Does so about the stored top-up until there is a last word; `null` where none is stored. */
 	const reconcileTopupOnReturn = async (options) => {
 		const { token, apiBaseUrl, signal, onStep } = options;
 		const step = (taken) => {
@@ -104,14 +99,12 @@
 		}
 	};
 
-	/** For a front end built before this existed: on the balance page only, behind the host's loader.js. */
 	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
-	const PAGE_POLLS_MS = 23 * 1000; // the page asks for the balance six times, every three seconds
+	const PAGE_POLLS_MS = 23 * 1000;
 	const PAGE_NOTICES_MS = 5 * 1000;
 	const RELOADED_KEY = 'billing_topup_reconcile_reloaded';
 	let visit = null;
 	const balancePage = () => BALANCE_PAGE.exec(location.pathname);
-	/** The page has given up polling and still shows the old balance: load it anew, once for each top-up. */
 	const reloadOnce = (flow, signal) => {
 		if (signal.aborted || !balancePage() || localStorage.getItem(FLOW_KEY) !== flow) return;
 		sessionStorage.setItem(RELOADED_KEY, flow);
@@ -126,7 +119,6 @@
 		const last = await reconcileTopupOnReturn({
 			token,
 			signal,
-			// The origin keeps the token at home: a path may begin with two slashes.
 			apiBaseUrl: `${location.origin}${base}/api/v1`,
 			onStep: () => {
 				if (!balancePage()) visit.abort();
@@ -136,7 +128,6 @@
 		const wait = Math.max(PAGE_NOTICES_MS, began + PAGE_POLLS_MS - Date.now());
 		setTimeout(reloadOnce, wait, flow, signal);
 	};
-	/** On each arrival at the balance page, and never twice for one. */
 	const look = () => {
 		const base = balancePage()?.[1];
 		if (base === undefined) {
@@ -144,14 +135,11 @@
 			visit = null;
 		} else if (!visit) {
 			visit = new AbortController();
-			// Storage may be forbidden: then there is nothing to do.
 			reconcile(base, visit).catch(() => undefined);
 		}
 	};
 	look();
-	// Moves inside the page, such as back from signing in, where the browser tells of them.
 	window.navigation?.addEventListener('currententrychange', look);
-	// Back from the provider with the browser's own button: the page is shown again as it was left.
 	window.addEventListener('pageshow', ({ persisted }) => {
 		if (!persisted) return;
 		visit?.abort();
