@@ -15,6 +15,7 @@ export function showBalance() {
 	const problem = element('p', { class: 'problem', role: 'alert' });
 	const banner = element('section', { class: 'banner', role: 'status', hidden: true });
 	const packages = element('div', { class: 'packages' });
+	const customAmount = element('form', { class: 'custom', hidden: true });
 	const entries = element('ul', { class: 'entries' });
 	const topupReturn = new TopupReturn(reload, (state) => {
 		showState(banner, state, topupReturn);
@@ -50,20 +51,43 @@ export function showBalance() {
 		const amounts = (await getPricing().catch(() => null))?.topup_amounts_rub ?? [];
 		const offered = amounts.length ? amounts : DEFAULT_PACKAGES_RUB;
 		packages.replaceChildren(...offered.map((rubles) => packageButton(100 * rubles)));
+		customAmount.hidden = amounts.length > 0;
 	}
 
 	function packageButton(kopeks) {
 		const button = element(
 			'button',
-			{ onclick: () => topUp(kopeks) },
+			{ onclick: () => topUp(kopeks, button) },
 			roundAmount(kopeks, balance.currency)
 		);
 		return button;
 	}
 
-	async function topUp(kopeks) {
-		const buttons = [...packages.children];
-		buttons.forEach((button) => (button.disabled = true));
+	function fillCustomAmount() {
+		const kopeks = () => Math.round(100 * Number(input.value.replace(',', '.')));
+		const proceed = element('button', { class: 'main', disabled: true }, text.proceed);
+		const input = element('input', {
+			name: 'custom_topup',
+			inputmode: 'decimal',
+			autocomplete: 'off',
+			oninput: () => (proceed.disabled = !(kopeks() > 0))
+		});
+		customAmount.append(
+			element('label', {}, element('span', {}, text.custom_amount), input),
+			proceed
+		);
+		customAmount.addEventListener('submit', (event) => {
+			event.preventDefault();
+			void topUp(kopeks(), proceed);
+		});
+	}
+
+	/** Nothing can be pressed or typed while the payment is being made; the pressed button says so. */
+	async function topUp(kopeks, pressed) {
+		const controls = [...packages.children, ...customAmount.elements];
+		const label = pressed.textContent;
+		controls.forEach((control) => (control.disabled = true));
+		pressed.textContent = text.processing;
 		try {
 			const back = `${location.origin}${base}/billing/balance?topup_return=1`;
 			const { payment_id, confirmation_url } = await createTopup(kopeks, back);
@@ -71,10 +95,12 @@ export function showBalance() {
 			location.href = confirmation_url;
 		} catch (error) {
 			problem.textContent = `${text.topup_failed} ${error.message}`;
-			buttons.forEach((button) => (button.disabled = false));
+			pressed.textContent = label;
+			controls.forEach((control) => (control.disabled = false));
 		}
 	}
 
+	fillCustomAmount();
 	show(
 		header(),
 		element(
@@ -95,6 +121,7 @@ export function showBalance() {
 				element('h2', {}, text.top_up),
 				element('p', { class: 'quiet' }, text.top_up_text),
 				packages,
+				customAmount,
 				element('p', { class: 'quiet trust' }, text.trust)
 			),
 			element('section', { class: 'card' }, element('h2', {}, text.history), entries)

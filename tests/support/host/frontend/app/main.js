@@ -1,5 +1,6 @@
 // What is shown where.
 import { askToSignIn, showBalance } from './balance.js';
+import { askForConsent } from './consent.js';
 import { element, show } from './dom.js';
 import { base, move, onArrival, path } from './place.js';
 import { showSignIn } from './sign-in.js';
@@ -45,3 +46,5 @@ onArrival(() => {
 	else if (localStorage.token) leave = showBalance();
 	else askToSignIn();
 });
+
+askForConsent();

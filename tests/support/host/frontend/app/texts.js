@@ -16,6 +16,9 @@ const TEXTS = {
 		retry: 'Try again',
 		top_up: 'Top up',
 		top_up_text: 'You pay on the YooKassa page and come back here.',
+		custom_amount: 'Another amount',
+		proceed: 'Proceed to payment',
+		processing: 'Processing…',
 		topup_failed: 'The payment could not be started.',
 		trust: 'Payment is handled by YooKassa: card details never reach this site.',
 		checking: 'Checking the payment',
@@ -31,7 +34,14 @@ const TEXTS = {
 		history: 'Recent activity',
 		history_empty: 'Nothing here yet.',
 		entry_topup: 'Top-up',
-		entry_other: 'Adjustment'
+		entry_other: 'Adjustment',
+		visits: 'Counting visits',
+		visits_text: 'May we count visits? Everything works without it too.',
+		visits_no: 'No, thanks',
+		visits_yes: 'Allow',
+		terms: 'Our terms have changed',
+		terms_text: 'I have read the terms and accept them',
+		terms_accept: 'Continue'
 	},
 	ru: {
 		home: 'Чат',
@@ -49,6 +59,9 @@ const TEXTS = {
 		retry: 'Повторить',
 		top_up: 'Пополнить',
 		top_up_text: 'Вы оплатите на странице ЮKassa и вернётесь сюда.',
+		custom_amount: 'Другая сумма',
+		proceed: 'Перейти к оплате',
+		processing: 'Обрабатываем…',
 		topup_failed: 'Не удалось начать оплату.',
 		trust: 'Оплату проводит ЮKassa: данные карты не попадают на этот сайт.',
 		checking: 'Проверяем платёж',
@@ -63,7 +76,14 @@ const TEXTS = {
 		history: 'Последние операции',
 		history_empty: 'Пока пусто.',
 		entry_topup: 'Пополнение',
-		entry_other: 'Корректировка'
+		entry_other: 'Корректировка',
+		visits: 'Подсчёт посещений',
+		visits_text: 'Можно считать посещения? Всё работает и без этого.',
+		visits_no: 'Нет, спасибо',
+		visits_yes: 'Можно',
+		terms: 'Наши условия изменились',
+		terms_text: 'Я прочитал условия и согласен с ними',
+		terms_accept: 'Дальше'
 	}
 };
 
