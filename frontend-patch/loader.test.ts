@@ -13,6 +13,7 @@ const place = { origin: 'https://chat.example', pathname: '/billing/balance', re
 let asked: number[];
 let navigation: EventTarget;
 let closePage: () => void;
+let inTheMiddle: Element | null;
 
 /** Pending until so many seconds after the start, and paid from then on. */
 function settlesAfter(due: number): void {
@@ -37,6 +38,8 @@ async function load(pathname = '/billing/balance'): Promise<void> {
 	const added = listen.mock.calls.map(([type, listener]) => ({ type, listener }));
 	listen.mockRestore();
 	closePage = () => {
+		place.pathname = '/closed';
+		show(true); // ends the visit, and what it listens to
 		vi.clearAllTimers();
 		for (const { type, listener } of added) window.removeEventListener(type, listener);
 	};
@@ -51,8 +54,29 @@ function show(persisted: boolean): void {
 	window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted }));
 }
 
+/** Put elements on the page; jsdom lays nothing out, so what is not hidden counts as shown. */
+function put(html: string): HTMLElement {
+	document.body.innerHTML = html;
+	return document.body.firstElementChild as HTMLElement;
+}
+
+function press(button: HTMLElement): void {
+	button.dispatchEvent(new MouseEvent('click', { bubbles: true }));
+}
+
+function type(field: HTMLElement, value: string): void {
+	(field as HTMLInputElement).value = value;
+	field.dispatchEvent(new Event('input', { bubbles: true }));
+}
+
 beforeEach(() => {
 	vi.useFakeTimers({ now: START });
+	inTheMiddle = null;
+	document.elementFromPoint = () => inTheMiddle;
+	vi.spyOn(Element.prototype, 'getClientRects').mockImplementation(function (this: Element) {
+		const isShown = getComputedStyle(this).display !== 'none';
+		return (isShown ? [new DOMRect()] : []) as unknown as DOMRectList;
+	});
 	vi.stubGlobal('fetch', fetched);
 	vi.stubGlobal('location', place);
 	navigation = new EventTarget();
@@ -67,7 +91,9 @@ beforeEach(() => {
 afterEach(() => {
 	closePage();
 	vi.unstubAllGlobals();
+	vi.restoreAllMocks();
 	vi.useRealTimers();
+	document.body.replaceChildren();
 	localStorage.clear();
 	sessionStorage.clear();
 });
@@ -201,6 +227,158 @@ describe('the reload', () => {
 		await seconds(1);
 		place.pathname = '/c/1';
 		if (told) move('/c/1');
+		await seconds(60);
+		expect(reload).not.toHaveBeenCalled();
+	});
+});
+
+describe('the reload waits', () => {
+	const DIALOGS = [
+		'<div role="dialog"></div>',
+		'<div role="alertdialog"></div>',
+		'<div aria-modal="true"></div>',
+		'<dialog open></dialog>'
+	];
+
+	test.each(DIALOGS)('while %s is open', async (html) => {
+		const dialog = put(html);
+		await load();
+		await seconds(120);
+		expect(reload).not.toHaveBeenCalled();
+		dialog.remove();
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+		await seconds(60);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	test.each(['display: none', 'visibility: hidden'])('not for a dialog with %s', async (style) => {
+		put(`<div role="dialog" style="${style}"></div>`);
+		await load();
+		await seconds(23);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('while something without a role covers the page', async () => {
+		const cover = put('<div style="position: fixed"><div><p>Terms</p></div></div>');
+		inTheMiddle = cover.querySelector('p');
+		await load();
+		await seconds(120);
+		expect(reload).not.toHaveBeenCalled();
+		inTheMiddle = put('<main></main>');
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('for a dialog that opens after the credit', async () => {
+		await load();
+		await seconds(20);
+		const dialog = put('<div role="dialog"></div>');
+		await seconds(30);
+		expect(reload).not.toHaveBeenCalled();
+		dialog.remove();
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('no longer than until the page is turned to, where timers sleep', async () => {
+		const dialog = put('<div role="dialog"></div>');
+		await load();
+		await seconds(60);
+		dialog.remove();
+		document.dispatchEvent(new Event('visibilitychange'));
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	test.each(['click', 'input', 'keydown'])('half a minute after a %s', async (kind) => {
+		await load();
+		await seconds(20);
+		document.body.dispatchEvent(new Event(kind, { bubbles: true }));
+		await seconds(29.9);
+		expect(reload).not.toHaveBeenCalled();
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('while the request of a pressed button is under way', async () => {
+		const button = put('<button><span>Proceed</span></button>') as HTMLButtonElement;
+		await load();
+		press(button.firstElementChild as HTMLElement);
+		button.disabled = true;
+		await seconds(120);
+		expect(reload).not.toHaveBeenCalled();
+		button.disabled = false;
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('while an amount that the user chose stays chosen', async () => {
+		const button = put('<button aria-pressed="false">1000</button>');
+		await load();
+		press(button);
+		button.setAttribute('aria-pressed', 'true');
+		await seconds(120);
+		expect(reload).not.toHaveBeenCalled();
+		button.setAttribute('aria-pressed', 'false');
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	test.each([
+		['is emptied', (field: HTMLElement) => ((field as HTMLInputElement).value = '')],
+		[
+			'is gone',
+			(field: HTMLElement) => {
+				field.remove();
+			}
+		]
+	])('until the text that the user typed %s', async (_, end) => {
+		const field = put('<input />');
+		await load();
+		type(field, '500');
+		await seconds(120);
+		expect(reload).not.toHaveBeenCalled();
+		end(field);
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('for nothing that the page set by itself', async () => {
+		put('<input value="me@example.com" /><button disabled></button><button aria-pressed="true">');
+		await load();
+		await seconds(23);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	test.each([
+		[
+			'the page has shown the credit',
+			() => {
+				localStorage.removeItem(FLOW_KEY);
+			}
+		],
+		[
+			'a newer top-up is stored',
+			() => {
+				localStorage.setItem(FLOW_KEY, FLOW.replace('2c5d', '3c5d'));
+			}
+		],
+		[
+			'the user has left',
+			() => {
+				move('/c/1');
+			}
+		],
+		['the user has left, untold', () => (place.pathname = '/c/1')]
+	])('and never comes once %s', async (_, end) => {
+		const dialog = put('<div role="dialog"></div>');
+		await load();
+		await seconds(60);
+		end();
+		await seconds(1);
+		expect(vi.getTimerCount()).toBe(0);
+		dialog.remove();
+		document.dispatchEvent(new Event('visibilitychange'));
 		await seconds(60);
 		expect(reload).not.toHaveBeenCalled();
 	});

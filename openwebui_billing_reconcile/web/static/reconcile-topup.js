@@ -102,13 +102,55 @@
 	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
 	const PAGE_POLLS_MS = 23 * 1000;
 	const PAGE_NOTICES_MS = 5 * 1000;
+	const IDLE_MS = 30 * 1000;
+	const DIALOG = '[role$=dialog], [aria-modal=true], dialog[open]';
 	const RELOADED_KEY = 'billing_topup_reconcile_reloaded';
 	let visit = null;
 	const balancePage = () => BALANCE_PAGE.exec(location.pathname);
-	const reloadOnce = (flow, signal) => {
-		if (signal.aborted || !balancePage() || localStorage.getItem(FLOW_KEY) !== flow) return;
-		sessionStorage.setItem(RELOADED_KEY, flow);
-		location.reload();
+	const hasDialog = () => {
+		let at = document.elementFromPoint(innerWidth / 2, innerHeight / 2);
+		while (at && getComputedStyle(at).position !== 'fixed') at = at.parentElement;
+		if (at) return true;
+		return Array.from(document.querySelectorAll(DIALOG)).some(
+			(dialog) =>
+				dialog.getClientRects().length && getComputedStyle(dialog).visibility === 'visible'
+		);
+	};
+	const watchUser = (signal) => {
+		const used = new Set();
+		let actedAt = 0;
+		const note = ({ type, target }) => {
+			actedAt = Date.now();
+			if (!(target instanceof Element)) return;
+			const control = type === 'input' ? target : type === 'click' && target.closest('button');
+			if (control) used.add(control);
+		};
+		for (const type of ['click', 'input', 'keydown']) {
+			document.addEventListener(type, note, { capture: true, signal });
+		}
+		return () =>
+			Date.now() < actedAt + IDLE_MS ||
+			Array.from(used).some(
+				(control) =>
+					control.isConnected &&
+					(control.matches(':disabled, [aria-pressed=true]') ||
+						(!control.matches('button') && control.value))
+			);
+	};
+	const reloadOnce = (flow, from, isBusy, visit) => {
+		const check = () => {
+			const isDue = balancePage() && localStorage.getItem(FLOW_KEY) === flow;
+			if (isDue && (Date.now() < from || isBusy() || hasDialog())) return;
+			visit.abort();
+			if (!isDue) return;
+			sessionStorage.setItem(RELOADED_KEY, flow);
+			location.reload();
+		};
+		const timer = setInterval(check, 1000);
+		document.addEventListener('visibilitychange', check, { signal: visit.signal });
+		visit.signal.addEventListener('abort', () => {
+			clearInterval(timer);
+		});
 	};
 	const reconcile = async (base, visit) => {
 		const { signal } = visit;
@@ -116,6 +158,7 @@
 		const flow = localStorage.getItem(FLOW_KEY);
 		if (!token || !flow || sessionStorage.getItem(RELOADED_KEY) === flow) return;
 		const began = Date.now();
+		const isBusy = watchUser(signal);
 		const last = await reconcileTopupOnReturn({
 			token,
 			signal,
@@ -124,9 +167,12 @@
 				if (!balancePage()) visit.abort();
 			}
 		});
-		if (last?.state !== 'credited') return;
-		const wait = Math.max(PAGE_NOTICES_MS, began + PAGE_POLLS_MS - Date.now());
-		setTimeout(reloadOnce, wait, flow, signal);
+		if (last?.state !== 'credited' || signal.aborted) {
+			visit.abort();
+			return;
+		}
+		const from = Math.max(Date.now() + PAGE_NOTICES_MS, began + PAGE_POLLS_MS);
+		reloadOnce(flow, from, isBusy, visit);
 	};
 	const look = () => {
 		const base = balancePage()?.[1];
