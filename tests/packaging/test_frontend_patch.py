@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 PATCH = ROOT / "frontend-patch"
 SHIPPED = Path(frontend.__file__).parent / frontend.SCRIPT
 # Where these take the text from a name, it has been said elsewhere.
-PASSED_ON = {"endpoint.detail", "errors.message", "reconcile.reason.message"}
+PASSED_ON = {"endpoint.detail", "errors.message", "settle.reason.message"}
 
 needs_npm = pytest.mark.skipif(
     shutil.which("npm") is None and not os.environ.get("CI"), reason="needs Node.js with npm"
