@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         RateLimitedError,
         ReconcileError,
         TemporarilyUnavailableError,
+        UnexpectedError,
+        WalletBusyError,
     )
     from .hookspecs import Host, PaymentGateway, TopupEvent, hookimpl
 
@@ -43,6 +45,8 @@ __all__ = [
     "State",
     "TemporarilyUnavailableError",
     "TopupEvent",
+    "UnexpectedError",
+    "WalletBusyError",
     "attach",
     "detach",
     "hookimpl",

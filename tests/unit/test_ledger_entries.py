@@ -57,3 +57,8 @@ def test_entry_without_a_record_and_without_money_is_held(kopeks: int) -> None:
 def test_entry_of_another_user_does_not_change_the_records_owner(status: str) -> None:
     local = LocalState(replace(RECORD, status=status), (replace(ENTRY, user_id="another"),))
     assert decide_locally(local, "another") == NotOwned()
+
+
+def test_entry_of_a_kopek_is_a_credit() -> None:
+    entry = replace(ENTRY, money=Money(1, "RUB"))
+    assert decide_locally(LocalState(None, (entry,)), "user") == AlreadyCredited(entry)
