@@ -132,18 +132,19 @@ class BillingService:
 
         metadata = webhook_data["metadata"]
         with get_db() as session:
-            session.add(
-                LedgerEntry(
-                    id=f"credit of {payment_id}",
-                    user_id=metadata["user_id"],
-                    wallet_id=metadata["wallet_id"],
-                    currency=webhook_data["currency"],
-                    type="topup",
-                    amount_kopeks=metadata["amount_kopeks"],
-                    reference_id=payment_id,
-                    reference_type="payment",
+            if session.get(LedgerEntry, f"credit of {payment_id}") is None:
+                session.add(
+                    LedgerEntry(
+                        id=f"credit of {payment_id}",
+                        user_id=metadata["user_id"],
+                        wallet_id=metadata["wallet_id"],
+                        currency=webhook_data["currency"],
+                        type="topup",
+                        amount_kopeks=metadata["amount_kopeks"],
+                        reference_id=payment_id,
+                        reference_type="payment",
+                    )
                 )
-            )
             session.query(Payment).filter_by(provider_payment_id=payment_id).update({"status": "succeeded"})
             session.commit()
 

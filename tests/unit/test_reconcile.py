@@ -1,0 +1,283 @@
+"""The use case in this process: who waits for whom, what goes on without its caller, what is shared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from pytest_mock import MockerFixture
+
+from openwebui_billing_reconcile.errors import (
+    InvalidPaymentIdError,
+    NotConfiguredError,
+    PaymentHeldError,
+    PaymentNotOwnedError,
+    RateLimitedError,
+    TemporarilyUnavailableError,
+    UnexpectedError,
+    WalletBusyError,
+)
+from openwebui_billing_reconcile.hookspecs import Host, PaymentGateway, TopupEvent
+from openwebui_billing_reconcile.host.ledger import Ledger
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.host.requirements import DB, TABLES
+from openwebui_billing_reconcile.money.values import ReconcileResult
+from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.topup import reconcile
+from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from tests.unit.stub_host import StubHost
+
+CREDITED = ReconcileResult("pay-1", "succeeded", "succeeded", credited=True)
+
+
+@dataclass
+class Provider:
+    """The hooks, and the gateway they hand out; it answers when the test lets it."""
+
+    account_id: str | None = None
+    is_test_shop: bool | None = None
+    is_configured: bool = True
+    status: str = "succeeded"
+    amount: str = "1000.00"
+    queries: list[str] = field(default_factory=list)
+    events: list[TopupEvent] = field(default_factory=list)
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None:
+        return self if self.is_configured else None
+
+    def topup_outcome(self, *, event: TopupEvent) -> None:
+        self.events.append(event)
+
+    async def get_payment(self, payment_id: str) -> object:
+        self.queries.append(payment_id)
+        await self.may_answer.wait()
+        amount = {"value": self.amount, "currency": "RUB"}
+        return {"id": payment_id, "status": self.status, "paid": self.status == "succeeded", "amount": amount}
+
+
+class Desk:
+    """A host with a database, a provider and the reconciler between them."""
+
+    def __init__(self, stub: StubHost) -> None:
+        stub.load()
+        stub.create_tables()
+        self._stub = stub
+        self.provider = Provider()
+        self.provider.may_answer.set()
+        self.host = OpenWebUIHost(self.provider)
+        self.reconciler = Reconciler(self.host, Settings())
+
+    def add_payment(self, payment_id: str = "pay-1", user_id: str = "me", status: str = "pending") -> None:
+        """Add a pending top-up of 1000.00 and its wallet."""
+        tables = self._stub.module(TABLES)
+        with self._stub.module(DB).get_db() as session:
+            wallet_id = f"wallet of {user_id}"
+            session.merge(tables.Wallet(id=wallet_id, user_id=user_id, currency="RUB"))
+            session.add(
+                tables.Payment(
+                    id=f"record of {payment_id}",
+                    provider_payment_id=payment_id,
+                    status=status,
+                    kind="topup",
+                    user_id=user_id,
+                    wallet_id=wallet_id,
+                    amount_kopeks=100000,
+                    currency="RUB",
+                    updated_at=0,
+                )
+            )
+            session.commit()
+
+    async def __call__(self, payment_id: object = "pay-1", user_id: str = "me") -> ReconcileResult:
+        return await self.reconciler.reconcile(self.host.billing_service, user_id, payment_id)
+
+    def start(self, *arguments: str) -> asyncio.Task[ReconcileResult]:
+        """Begin a call."""
+        work: Coroutine[Any, Any, ReconcileResult] = self(*arguments)
+        return asyncio.create_task(work)
+
+    def entries(self) -> list[str]:
+        """Return the payments that the ledger credits."""
+        with self._stub.module(DB).get_db() as session:
+            rows = session.query(self._stub.module(TABLES).LedgerEntry).all()
+            return [row.reference_id for row in rows]
+
+
+@pytest.fixture
+async def desk(host: StubHost) -> Desk:
+    """Return a host with one pending top-up, which the provider says is paid."""
+    desk = Desk(host)
+    desk.add_payment()
+    return desk
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let others run until the condition holds."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def test_a_paid_topup_is_credited_once(desk: Desk) -> None:
+    assert await desk() == CREDITED
+    assert await desk() == CREDITED
+    assert desk.entries() == ["pay-1"]
+    assert desk.provider.queries == ["pay-1"]
+
+
+async def test_callers_at_once_share_one_query_and_one_credit(desk: Desk) -> None:
+    assert await asyncio.gather(*(desk() for _ in range(50))) == [CREDITED] * 50
+    assert desk.entries() == ["pay-1"]
+    assert desk.provider.queries == ["pay-1"]
+
+
+async def test_a_caller_who_leaves_cancels_nothing(desk: Desk) -> None:
+    desk.provider.may_answer.clear()
+    caller = desk.start()
+    await until(lambda: desk.provider.queries)
+    caller.cancel()
+    desk.provider.may_answer.set()
+    await until(desk.entries)
+
+
+async def test_a_reply_that_takes_too_long_is_given_up_and_lands_later(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(reconcile, "REPLY_TIMEOUT", 0.2)
+    desk.provider.may_answer.clear()
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        await desk()
+    assert raised.value.reason == "timeout"
+    assert raised.value.retry_after
+    desk.provider.may_answer.set()
+    assert not desk.entries()  # its answer is too old by then; the next call proves or asks anew
+    await until(lambda: desk.provider.queries)
+
+
+async def test_only_the_owner_is_answered_and_nobody_else_costs_a_query(desk: Desk) -> None:
+    with pytest.raises(PaymentNotOwnedError):
+        await desk("pay-1", "somebody")
+    assert not desk.provider.queries
+
+
+async def test_a_payment_that_is_nobodys_costs_the_asker(desk: Desk) -> None:
+    settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "2/minute"})
+    desk.reconciler = Reconciler(desk.host, settings)
+    for payment_id in ("unknown-1", "unknown-2"):
+        with pytest.raises(PaymentNotOwnedError):
+            await desk(payment_id)
+    with pytest.raises(RateLimitedError) as raised:
+        await desk("unknown-3")
+    assert raised.value.retry_after
+    assert desk.provider.queries == ["unknown-1", "unknown-2"]
+
+
+async def test_a_user_has_ten_payments_under_way(desk: Desk) -> None:
+    for number in range(11):
+        desk.add_payment(f"more-{number}")
+    desk.add_payment("theirs", "somebody")
+    desk.provider.may_answer.clear()
+    calls = [desk.start(f"more-{number}") for number in range(10)]
+    await until(lambda: len(desk.provider.queries) == 10)
+    with pytest.raises(RateLimitedError) as raised:
+        await desk("more-10")
+    assert raised.value.retry_after == 1
+    again = desk.start("more-0")  # one that is under way is joined
+    theirs = desk.start("theirs", "somebody")
+    desk.provider.may_answer.set()
+    assert all(result.credited for result in await asyncio.gather(*calls, again, theirs))
+    assert (await desk("more-10")).credited
+
+
+async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerFixture) -> None:
+    for number in range(4):
+        desk.add_payment(f"more-{number}")
+    inside, most = 0, 0
+    credit = Ledger.credit
+
+    def counted(*arguments: Any) -> bool:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        try:
+            return credit(*arguments)
+        finally:
+            inside -= 1
+
+    mocker.patch.object(Ledger, "credit", counted)
+    results = await asyncio.gather(*(desk(f"more-{number}") for number in range(4)))
+    assert [result.credited for result in results] == [True] * 4
+    assert most == 1
+
+
+async def test_a_wallet_that_is_held_for_a_moment_is_waited_for(desk: Desk, mocker: MockerFixture) -> None:
+    credit, held = Ledger.credit, [1, 2, 3]
+
+    def busy_at_first(*arguments: Any) -> bool:
+        if held:
+            held.pop()
+            raise WalletBusyError
+        return credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", busy_at_first)
+    assert await desk() == CREDITED
+    assert desk.provider.queries == ["pay-1"]
+
+
+async def test_a_wallet_that_stays_held_is_given_up(desk: Desk, mocker: MockerFixture) -> None:
+    mocker.patch.object(reconcile, "WALLET_TIMEOUT", 0.05)
+    mocker.patch.object(Ledger, "credit", side_effect=WalletBusyError)
+    with pytest.raises(WalletBusyError) as raised:
+        await desk()
+    assert raised.value.retry_after
+
+
+async def test_what_does_not_add_up_is_held(desk: Desk) -> None:
+    desk.provider.amount = "1.00"
+    with pytest.raises(PaymentHeldError) as raised:
+        await desk()
+    assert (raised.value.reason, raised.value.retry_after) == ("amount_mismatch", None)
+    assert not desk.entries()
+
+
+async def test_an_undecided_payment_has_a_next_poll(desk: Desk) -> None:
+    desk.provider.status = "pending"
+    assert await desk() == ReconcileResult("pay-1", "pending", "pending", credited=False)
+    assert desk.reconciler.retry_after("pay-1") == 3
+
+
+async def test_a_host_without_a_client_is_not_configured(desk: Desk) -> None:
+    desk.provider.is_configured = False
+    with pytest.raises(NotConfiguredError):
+        await desk()
+
+
+async def test_a_bad_id_is_refused_before_anything_is_read(desk: Desk, mocker: MockerFixture) -> None:
+    read = mocker.spy(Ledger, "read")
+    with pytest.raises(InvalidPaymentIdError):
+        await desk("../refunds")
+    read.assert_not_called()
+
+
+async def test_a_fault_of_the_program_is_not_try_later(
+    desk: Desk, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    mocker.patch.object(Ledger, "read", side_effect=TypeError("secret words"))
+    with pytest.raises(UnexpectedError) as raised:
+        await desk()
+    assert raised.value.retry_after is None
+    assert "TypeError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_status_left_behind_is_put_right_without_a_query(desk: Desk) -> None:
+    await desk()
+    with desk.host.session() as session:
+        session.execute(desk.host.table("Payment").update().values(status="canceled"))
+        session.commit()
+    assert await desk() == CREDITED
+    assert desk.provider.queries == ["pay-1"]
