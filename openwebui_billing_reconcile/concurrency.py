@@ -82,6 +82,7 @@ class SingleFlight:
                 await stack.enter_async_context(gate)
             finally:
                 self._forget(key, flight)
+                del flight  # as in run(): the task is in it
             return await work()
 
     def _forget(self, key: Hashable, flight: _Flight) -> bool:

@@ -14,6 +14,7 @@ from .requirements import TABLES, Signature
 
 _ANY = inspect.Parameter.VAR_KEYWORD
 _BY_NAME = frozenset({inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY})
+_VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, _ANY})
 
 
 class LoadedHost:
@@ -45,10 +46,9 @@ class LoadedHost:
             return None
         if inspect.isclass(owner):
             parameters = parameters[1:]  # the service itself
-        by_name = {p.name: p for p in parameters if p.kind in _BY_NAME}
         return Signature(
-            parameters=by_name.keys(),
-            required={name for name, p in by_name.items() if p.default is p.empty},
+            parameters={p.name for p in parameters if p.kind in _BY_NAME},
+            required={p.name for p in parameters if p.default is p.empty and p.kind not in _VARIADIC},
             is_async=_is_async(function) or _is_async(inspect.unwrap(function)),
             takes_any=any(p.kind is _ANY for p in parameters),
         )

@@ -53,7 +53,7 @@ class SourceHost:
             by_position = by_position[1:]  # the object itself
         parameters = {*by_position, *(arg.arg for arg in by_keyword)}
         return Signature(
-            parameters=parameters,
+            parameters=parameters - {arg.arg for arg in arguments.posonlyargs},
             required=parameters - optional,
             is_async=isinstance(function, ast.AsyncFunctionDef),
             takes_any=arguments.kwarg is not None,
@@ -65,13 +65,9 @@ class SourceHost:
 
     def unique_keys(self, model: str) -> list[Set[str]]:
         """See ``HostView``."""
-        calls = (
-            node
-            for member in self._members(TABLES, model).values()
-            for node in ast.walk(member)
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "UniqueConstraint"
-        )
-        return [{str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)} for call in calls]
+        members = self._members(TABLES, model).values()
+        calls = (node for member in members for node in ast.walk(member) if isinstance(node, ast.Call))
+        return [key for call in calls if (key := _unique_key(call))]
 
     def posts(self, module: str) -> set[str]:
         """Return the paths of the module's ``@router.post("…")``."""
@@ -129,6 +125,17 @@ class SourceHost:
             except (OSError, SyntaxError, ValueError):
                 continue
         return None
+
+
+def _unique_key(call: ast.Call) -> set[str]:
+    """The columns of a ``UniqueConstraint`` or of an ``Index`` that is unique; empty for other calls."""
+    texts = [str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)]
+    match getattr(call.func, "attr", None) or getattr(call.func, "id", None):
+        case "UniqueConstraint":
+            return set(texts)
+        case "Index" if any(k.arg == "unique" and getattr(k.value, "value", False) for k in call.keywords):
+            return set(texts[1:])  # the first is the index's name
+    return set()
 
 
 def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:
