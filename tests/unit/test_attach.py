@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import attach, detach
 from openwebui_billing_reconcile.attachment.attach import METHOD, Report, State, report_no_billing
+from openwebui_billing_reconcile.hookspecs import PROJECT
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES
+from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import LEDGER_KEY, LEDGERS_WITHOUT_KEY, SERVICE, StubHost, broken_requirements
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
+EXTRA = """
+from openwebui_billing_reconcile import hookimpl
+
+
+@hookimpl
+def billing_service_methods(host):
+    return {"extra": print}
+"""
 BROKEN = list(broken_requirements())
 
 
@@ -167,6 +180,36 @@ def test_an_attach_that_fails_half_way_is_undone(host: StubHost, caplog: pytest.
 def test_where_the_host_shows_warnings_only_the_line_is_a_warning(
     host: StubHost, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("WARNING", "openwebui_billing_reconcile")
+    caplog.set_level("WARNING", PROJECT)
     attached(host, caplog)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_without_our_own_plugin_nothing_of_others_stays(
+    host: StubHost, install_plugin: InstallPlugin, mocker: MockerFixture
+) -> None:
+    install_plugin("extra", EXTRA)
+    mocker.patch.dict(sys.modules, {f"{PROJECT}.attachment.builtin": None})
+    host.load()
+    before = host.looks()
+    report = attach()
+    assert report.state is State.INCOMPATIBLE
+    assert report.why.startswith("our own plugin is broken: ModuleNotFoundError")
+    assert host.looks() == before
+
+
+def test_a_fault_of_our_own_plugin_is_one_line(
+    host: StubHost, caplog: pytest.LogCaptureFixture, mocker: MockerFixture
+) -> None:
+    mocker.patch("openwebui_billing_reconcile.web.endpoint.make_router", side_effect=OSError("x"))
+    report = attached(host, caplog)
+    assert (report.state, report.why) == (State.INCOMPATIBLE, "attaching failed: OSError: x")
+
+
+def test_importing_the_hosts_files_attaches(host: StubHost, tmp_path: Path, mocker: MockerFixture) -> None:
+    mocker.patch.object(sys, "path", [str(tmp_path), *sys.path])
+    mocker.patch.object(sys, "dont_write_bytecode", True)
+    host.write(tmp_path)
+    assert not hasattr(host.module(BILLING).BillingService, METHOD)
+    assert host.serves("POST", "/topup/reconcile")
+    assert hasattr(host.module(BILLING).BillingService, METHOD)

@@ -15,7 +15,7 @@ from openwebui_billing_reconcile import TopupEvent, attach
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
-from openwebui_billing_reconcile.host.requirements import BILLING, DB, TABLES
+from openwebui_billing_reconcile.host.requirements import BILLING, DB, ENV, TABLES
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import StubHost
 
@@ -371,3 +371,41 @@ def test_a_listener_that_fails_is_named_and_the_others_hear(
 def test_without_a_gateway_there_is_none(plugins: Plugins, mocker: MockerFixture) -> None:
     plugins.load()
     assert offered(plugins, mocker) is None
+
+
+@pytest.fixture
+def without_client(host: StubHost, plugins: Plugins) -> OpenWebUIHost:
+    """A host that has no YooKassa client of its own."""
+    host.load()
+    plugins.load()
+    return OpenWebUIHost(plugins)
+
+
+def test_a_host_without_a_client_is_served_by_the_sdk(
+    plugins: Plugins, without_client: OpenWebUIHost
+) -> None:
+    gateway = plugins.payment_gateway(host=without_client, payment_id="x")
+    assert gateway is not None
+    assert (gateway.account_id, gateway.is_test_shop) == ("100500", True)
+
+
+def test_a_host_without_a_shop_has_no_gateway(
+    host: StubHost, plugins: Plugins, without_client: OpenWebUIHost, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(host.module(ENV), "YOOKASSA_SHOP_ID", "")
+    assert plugins.payment_gateway(host=without_client, payment_id="x") is None
+
+
+def test_without_the_sdk_one_line_says_what_to_install(
+    host: StubHost,
+    plugins: Plugins,
+    without_client: OpenWebUIHost,
+    mocker: MockerFixture,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mocker.patch.object(host.module(ENV), "YOOKASSA_SHOP_ID", "a shop of its own")
+    mocker.patch.dict(sys.modules, {"openwebui_billing_reconcile.provider.sdk_gateway": None})
+    for _ in range(2):
+        assert plugins.payment_gateway(host=without_client, payment_id="x") is None
+    (line,) = caplog.messages
+    assert "pip install 'openwebui-billing-reconcile[sdk]'" in line

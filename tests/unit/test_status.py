@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import os
 import sys
+import urllib.error
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 
 import pytest
@@ -183,3 +187,26 @@ def test_two_installed_versions_are_named_the_one_that_counts_first(
 def test_a_server_that_does_not_answer_is_said_not_to(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", "--url", url]) == 1
     assert "does not answer" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (401, 0, "is there: without a token it answers 401"),
+        (404, 1, "is not there: it answers 404"),
+        (200, 1, "is not there: it answers 200"),
+    ],
+)
+def test_a_server_is_judged_by_its_answer(
+    mocker: MockerFixture, capsys: pytest.CaptureFixture[str], answer: int, code: int, words: str
+) -> None:
+    url = "http://host.test/api/v1/billing/topup/reconcile"
+    urlopen = mocker.patch("urllib.request.urlopen")
+    urlopen.return_value.__enter__.return_value.status = answer
+    if answer >= 400:
+        urlopen.side_effect = urllib.error.HTTPError(url, answer, "", Message(), io.BytesIO())
+    assert cli.main(["status", "--url", "http://host.test/"]) == code
+    assert capsys.readouterr().out == f"{url} {words}\n"
+    assert cli.main(["status", "--json", "--url", "http://host.test"]) == code
+    assert json.loads(capsys.readouterr().out)["attached"] is (code == 0)
+    assert {call.args[0].full_url for call in urlopen.call_args_list} == {url}
