@@ -29,7 +29,9 @@ def host(mocker: MockerFixture, caplog: pytest.LogCaptureFixture) -> Iterator[St
     stub = StubHost()
     yield stub
     detach()
+    mocker.stopall()  # what is put back into sys.modules may hold the host
     stub.unload()
+    assert not [name for name in sys.modules if name.partition(".")[0] == "open_webui"]
 
 
 @pytest.fixture
