@@ -19,7 +19,6 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from openwebui_billing_reconcile.web import loader_script as frontend
-from tests.support.harness.host import Program, running_host
 
 LOADER = "/static/loader.js"
 THEIRS = b"console.log('theirs')"
@@ -314,22 +313,3 @@ async def test_the_application_starts_where_our_script_is_lost(
 
 
 # --- In the host ---
-
-
-@pytest.mark.parametrize(
-    ("flags", "served"),
-    [
-        ({}, True),
-        ({"ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND": "off"}, False),
-        ({"ENABLE_BILLING_TOPUP_RECONCILE": "off"}, False),
-    ],
-    ids=["on", "script off", "all off"],
-)
-def test_the_flags_decide(program: Program, flags: dict[str, str], served: bool) -> None:
-    with running_host(program, env=flags) as host:
-        answer = host.http.get(LOADER).raise_for_status()
-        theirs = (Path(host.environment["STATIC_DIR"]) / "loader.js").read_bytes()
-        log = host.log
-    assert answer.content == (theirs + b"\n;\n" + OURS if served else theirs)
-    assert log.count("The balance page's script is served behind /static/loader.js") == served
-    assert "not served" not in log

@@ -258,7 +258,7 @@ import threading
 HEARD = queue.Queue()
 
 
-@hookimpl
+@hookimpl(trylast=True)
 def topup_outcome(event):
     HEARD.put((event, threading.current_thread()))
 """
@@ -301,6 +301,13 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
     event, thread = sys.modules["plugin_listener"].HEARD.get(timeout=10)
     assert event == TopupEvent("credited", "pay-1", "u1", event.at, "w1", 100_000, "RUB")
     assert thread is not threading.main_thread()
+    for plugin, failure in (
+        ("broken", "payment_gateway: OSError"),
+        ("leaving", "payment_gateway: PluginError"),
+        ("deaf", "topup_outcome: OSError"),
+        ("fleeing", "topup_outcome: PluginError"),
+    ):
+        assert caplog.messages.count(f"Plugin {plugin!r} failed in {failure}") == 1
 
 
 @pytest.fixture
