@@ -19,6 +19,7 @@ from openwebui_billing_reconcile.host.requirements import BILLING, DB, ENV, TABL
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import StubHost
 
+FIRST = "(tryfirst=True)"
 BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
 IMPORTS = """
 import sys
@@ -270,10 +271,9 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
 ) -> None:
     install_plugin("gateway", GATEWAY)
     install_plugin("listener", LISTENER)
-    # Of plugins the one that is registered last is called first.
-    install_plugin("abstaining", hook_plugin("payment_gateway", "return None"))
-    install_plugin("broken", hook_plugin("payment_gateway", "raise OSError('x')"))
-    install_plugin("leaving", hook_plugin("payment_gateway", "sys.exit(3)"))
+    install_plugin("abstaining", hook_plugin("payment_gateway", "return None", options=FIRST))
+    install_plugin("broken", hook_plugin("payment_gateway", "raise OSError('x')", options=FIRST))
+    install_plugin("leaving", hook_plugin("payment_gateway", "sys.exit(3)", options=FIRST))
     install_plugin("deaf", hook_plugin("topup_outcome", "raise OSError('x')", "event"))
     install_plugin("fleeing", hook_plugin("topup_outcome", "sys.exit(3)", "event"))
     host.load()
@@ -334,7 +334,7 @@ async def test_a_gateway_hook_that_fails_is_named_and_the_next_is_asked(
     body: str,
     error: str,
 ) -> None:
-    install_plugin("broken", hook_plugin("payment_gateway", body, options="(tryfirst=True)"))
+    install_plugin("broken", hook_plugin("payment_gateway", body, options=FIRST))
     install_plugin("sound", GATEWAY)
     plugins.load()
     payment: Any = await offered(plugins, mocker).get_payment("pay-1")
@@ -366,7 +366,7 @@ def test_a_listener_that_fails_is_named_and_the_others_hear(
     body: str,
     error: str,
 ) -> None:
-    install_plugin("deaf", hook_plugin("topup_outcome", body, "event", "(tryfirst=True)"))
+    install_plugin("deaf", hook_plugin("topup_outcome", body, "event", FIRST))
     install_plugin("listener", LISTENER)
     plugins.load()
     event = TopupEvent("canceled", "pay-1", "u1", at=1.0)
