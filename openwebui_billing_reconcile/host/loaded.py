@@ -65,7 +65,7 @@ class LoadedHost:
         return [
             {column.name for column in key.columns}
             for key in keys
-            if isinstance(key, UniqueConstraint) or (isinstance(key, Index) and key.unique)
+            if isinstance(key, UniqueConstraint) or (isinstance(key, Index) and _is_unique(key))
         ]
 
 
@@ -82,3 +82,8 @@ def _module(name: str) -> ModuleType | None:
 
 def _table(model: str) -> Table | None:
     return getattr(getattr(_module(TABLES), model, None), "__table__", None)
+
+
+def _is_unique(index: Index) -> bool:
+    """Whether the index is unique over all rows; a partial one is not."""
+    return bool(index.unique) and not any(name.endswith("_where") for name in index.dialect_kwargs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import pytest
 
@@ -101,3 +102,14 @@ def test_a_listener_that_fails_is_named_and_hears_the_next(
     listener.wait(2)
     assert "A listener failed: ValueError" in caplog.messages
     assert "secret" not in caplog.text
+
+
+def test_a_cancellation_is_one_event(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    before = time.time()
+    with caplog.at_level(logging.INFO):
+        EventDispatcher(listener).canceled("pay-1", "me")
+    listener.wait(1)
+    (event,) = listener.events
+    assert before <= event.at <= time.time()
+    assert event == TopupEvent("canceled", "pay-1", "me", event.at)
+    assert not caplog.records

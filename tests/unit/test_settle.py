@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from unittest.mock import Mock
+from unittest.mock import Mock, call
 
 import pytest
 from pytest_mock import MockerFixture
 from sqlalchemy.exc import OperationalError
 
 from openwebui_billing_reconcile.errors import (
+    InvalidProviderResponseError,
     PaymentHeldError,
     PaymentNotOwnedError,
     TemporarilyUnavailableError,
@@ -18,7 +19,7 @@ from openwebui_billing_reconcile.errors import (
     WalletBusyError,
 )
 from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.money.rules import Shop
+from openwebui_billing_reconcile.money.rules import HoldReason, Shop
 from openwebui_billing_reconcile.money.values import (
     LedgerEntry,
     LocalState,
@@ -37,9 +38,17 @@ ENTRY = LedgerEntry("me", "w1", RUB)
 OPEN = LocalState(RECORD)
 CREDITED = LocalState(replace(RECORD, status="succeeded"), (ENTRY,))
 WALLET = Wallet("w1", "me", "RUB")
+SERVICE = object()
 SHOP = Shop(None, accepts_test_payments=False, default_currency="RUB")
 PAID = ProviderPayment.parse(
-    {"id": "x", "status": "succeeded", "paid": True, "amount": {"value": "1000.00", "currency": "RUB"}}, "x"
+    {
+        "id": "x",
+        "status": "succeeded",
+        "paid": True,
+        "amount": {"value": "1000.00", "currency": "RUB"},
+        "metadata": {"kind": "topup", "user_id": "me"},
+    },
+    "x",
 )
 CANCELED = replace(PAID, status="canceled", paid=False)
 
@@ -55,7 +64,7 @@ class Settling:
         self.ledger.credit.return_value = True
 
     def __call__(self, payment: ProviderPayment | None = PAID, *, expires_in: float = 60) -> ReconcileResult:
-        call = ReconcileCall(object(), "me", "x", time.monotonic() + expires_in)
+        call = ReconcileCall(SERVICE, "me", "x", time.monotonic() + expires_in)
         return Settlement(self.ledger, self.events).settle(call, payment, SHOP)
 
 
@@ -71,14 +80,18 @@ def database_error() -> OperationalError:
 
 def test_a_credit_is_written_proved_and_reported(settle: Settling) -> None:
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
-    settle.ledger.credit.assert_called_once()
-    settle.events.credited.assert_called_once_with("x", ENTRY)
+    assert settle.ledger.mock_calls == [
+        call.read_with_wallet("x", PAID, "me"),
+        call.credit(SERVICE, "x", WALLET, RUB, PAID.metadata),
+        call.read("x"),
+    ]
+    assert settle.events.mock_calls == [call.credited("x", ENTRY)]
 
 
 def test_a_call_that_nobody_waits_for_reads_and_writes_nothing(settle: Settling) -> None:
     with pytest.raises(TemporarilyUnavailableError) as raised:
         settle(expires_in=-1)
-    assert raised.value.reason == "timeout"
+    assert (raised.value.reason, str(raised.value)) == ("timeout", "Payment is still being checked")
     assert not settle.ledger.mock_calls
 
 
@@ -92,17 +105,20 @@ def test_only_the_ledger_proves_a_credit(settle: Settling) -> None:
     settle.ledger.read.return_value = OPEN
     with pytest.raises(TemporarilyUnavailableError) as raised:
         settle()
-    assert raised.value.reason == "not_written"
+    assert (raised.value.reason, str(raised.value)) == ("not_written", "Payment could not be credited yet")
     settle.events.credited.assert_not_called()
 
 
 @pytest.mark.parametrize("failure", [ValueError("no"), database_error(), RuntimeError("no")])
-def test_a_failure_of_the_path_is_try_later(settle: Settling, failure: Exception) -> None:
+def test_a_failure_of_the_path_is_try_later_and_logged_by_its_name(
+    settle: Settling, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     settle.ledger.credit.side_effect = failure
     settle.ledger.read.return_value = OPEN
     with pytest.raises(TemporarilyUnavailableError) as raised:
         settle()
     assert raised.value.retry_after
+    assert caplog.messages == [f"Crediting did not go through: payment=x error={type(failure).__name__}"]
 
 
 @pytest.mark.parametrize("fault", [TypeError("no"), AttributeError("no"), NameError("no"), ImportError("no")])
@@ -116,7 +132,33 @@ def test_a_programming_error_of_the_path_is_not_try_later(settle: Settling, faul
 
 def test_whatever_the_path_raises_a_credit_in_the_ledger_counts(settle: Settling) -> None:
     settle.ledger.credit.side_effect = TypeError("after the commit")
+    assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
+    settle.events.credited.assert_not_called()  # whose it is cannot be told
+
+
+def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
+    nameless = LocalState(replace(RECORD, wallet_id=None))
+    settle.ledger.read_with_wallet.return_value = (nameless, None)
+    settle.ledger.create_wallet.return_value = WALLET
     assert settle().credited
+    assert settle.ledger.mock_calls[1:3] == [
+        call.create_wallet("me", "RUB"),
+        call.credit(SERVICE, "x", WALLET, RUB, PAID.metadata),
+    ]
+
+
+def test_what_does_not_add_up_after_the_path_is_held(settle: Settling) -> None:
+    settle.ledger.read.return_value = LocalState(RECORD, (replace(ENTRY, wallet_id="another"),))
+    with pytest.raises(PaymentHeldError) as raised:
+        settle()
+    assert raised.value.reason == "credited_elsewhere"
+    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.CREDITED_ELSEWHERE)]
+
+
+def test_a_credit_whose_status_lags_behind_is_put_right_at_once(settle: Settling) -> None:
+    settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
+    assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
+    settle.ledger.mark_succeeded.assert_called_once_with(SERVICE, "x", ENTRY)
 
 
 def test_a_wallet_that_somebody_holds_is_not_waited_for(settle: Settling) -> None:
@@ -143,8 +185,8 @@ def test_a_programming_error_is_not_blamed_on_the_database(settle: Settling) -> 
 def test_a_status_left_behind_is_put_right(settle: Settling, status: str) -> None:
     behind = LocalState(replace(RECORD, status=status), (ENTRY,))
     settle.ledger.read_with_wallet.return_value = (behind, WALLET)
-    assert settle().payment_status == "succeeded"
-    settle.ledger.mark_succeeded.assert_called_once()
+    assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
+    assert settle.ledger.mock_calls[1:] == [call.mark_succeeded(SERVICE, "x", ENTRY), call.read("x")]
 
 
 @pytest.mark.parametrize("status", ["succeeded", "refunded", "disputed", ""])
@@ -156,19 +198,45 @@ def test_a_status_that_we_do_not_know_is_left(settle: Settling, status: str) -> 
 
 
 @pytest.mark.parametrize("failure", [WalletBusyError(), database_error(), TypeError("no")])
-def test_a_repair_that_fails_does_not_change_the_answer(settle: Settling, failure: Exception) -> None:
+def test_a_repair_that_fails_does_not_change_the_answer(
+    settle: Settling, failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     behind = LocalState(RECORD, (ENTRY,))
     settle.ledger.read_with_wallet.return_value = (behind, WALLET)
     settle.ledger.mark_succeeded.side_effect = failure
     assert settle() == ReconcileResult("x", "succeeded", "pending", credited=True)
+    name = type(failure).__name__
+    assert caplog.messages == [f"A credited payment could not be marked succeeded: payment=x error={name}"]
 
 
 def test_a_cancellation_that_is_recorded_is_counted_and_reported(settle: Settling) -> None:
     settle.ledger.cancel.return_value = True
     settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))
     assert settle(CANCELED) == ReconcileResult("x", "canceled", "canceled", credited=False)
-    settle.ledger.count_auto_topup_failure.assert_called_once()
-    settle.events.canceled.assert_called_once_with("x", "me")
+    assert settle.ledger.mock_calls[1:] == [
+        call.cancel("x"),
+        call.count_auto_topup_failure(SERVICE, "x", CANCELED.metadata),
+        call.read("x"),
+    ]
+    assert settle.events.mock_calls == [call.canceled("x", "me")]
+
+
+def test_a_credit_that_lands_beside_a_cancellation_counts(settle: Settling) -> None:
+    settle.ledger.cancel.return_value = False
+    settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
+    assert settle(CANCELED) == ReconcileResult("x", "canceled", "succeeded", credited=True)
+    settle.ledger.mark_succeeded.assert_called_once_with(SERVICE, "x", ENTRY)
+    assert not settle.events.mock_calls
+
+
+def test_a_cancellation_that_cannot_be_recorded_is_try_later(
+    settle: Settling, caplog: pytest.LogCaptureFixture
+) -> None:
+    settle.ledger.cancel.side_effect = database_error()
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        settle(CANCELED)
+    assert raised.value.reason == "database_unavailable"
+    assert caplog.messages == ["The billing database did not answer: payment=x error=OperationalError"]
 
 
 def test_a_cancellation_that_another_recorded_is_not_counted_again(settle: Settling) -> None:
@@ -182,7 +250,7 @@ def test_a_cancellation_that_another_recorded_is_not_counted_again(settle: Settl
 @pytest.mark.parametrize("status", ["canceled", "failed", "refunded"])
 def test_a_cancellation_changes_only_what_is_pending(settle: Settling, status: str) -> None:
     settle.ledger.read_with_wallet.return_value = (LocalState(replace(RECORD, status=status)), WALLET)
-    assert settle(CANCELED).payment_status == status
+    assert settle(CANCELED) == ReconcileResult("x", "canceled", status, credited=False)
     settle.ledger.cancel.assert_not_called()
 
 
@@ -192,9 +260,28 @@ def test_a_payment_that_the_provider_does_not_know_is_not_owned_without_a_record
         settle(None)
 
 
+def test_a_credit_that_the_provider_does_not_know_is_one(settle: Settling) -> None:
+    settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
+    assert settle(None) == ReconcileResult("x", "succeeded", "succeeded", credited=True)
+    settle.ledger.mark_succeeded.assert_called_once_with(SERVICE, "x", ENTRY)
+
+
+def test_our_own_payment_that_the_provider_does_not_know_is_an_invalid_response(settle: Settling) -> None:
+    settle.ledger.read.return_value = OPEN
+    with pytest.raises(InvalidProviderResponseError, match=r"^Payment provider does not know this payment$"):
+        settle(None)
+
+
+def test_anothers_payment_that_the_provider_does_not_know_is_not_owned(settle: Settling) -> None:
+    settle.ledger.read.return_value = LocalState(replace(RECORD, user_id="another"))
+    with pytest.raises(PaymentNotOwnedError):
+        settle(None)
+
+
 def test_what_does_not_add_up_is_held_and_reported(settle: Settling) -> None:
     with pytest.raises(PaymentHeldError) as raised:
         settle(replace(PAID, amount=Money(1, "RUB")))
     assert raised.value.reason == "amount_mismatch"
-    settle.events.held.assert_called_once()
+    assert str(raised.value) == HoldReason.AMOUNT_MISMATCH.message
+    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.AMOUNT_MISMATCH)]
     settle.ledger.credit.assert_not_called()
