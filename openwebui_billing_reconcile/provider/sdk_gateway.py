@@ -1,7 +1,7 @@
 """The official ``yookassa`` SDK as a gateway, for hosts that have no YooKassa client of their own.
 
-The SDK is an extra, ``pip install openwebui-billing-reconcile[sdk]``. It is imported with the first query, on
-a thread: importing it takes about a second, which the event loop must not wait for.
+The SDK is an extra of this package. It is imported with the first query, on a thread: importing it takes
+about a second, which the event loop must not wait for.
 """
 
 from __future__ import annotations
@@ -101,6 +101,6 @@ class SdkGateway:
             self._is_missing_reported = True
             log.error(
                 "This host has no YooKassa client and the official SDK cannot be imported (%s): "
-                "pip install 'openwebui-billing-reconcile[sdk]'",
+                "pip install yookassa",
                 error,
             )

@@ -294,4 +294,4 @@ def test_without_the_sdk_the_answer_is_503_and_one_line_says_what_to_install(
         assert {answer.status_code for answer in answers} == {503}
         assert answers[0].json() == {"detail": "Payment system is not configured"}
         assert "Retry-After" not in answers[0].headers
-        assert host.log.count("pip install 'openwebui-billing-reconcile[sdk]'") == 1
+        assert host.log.count("pip install yookassa") == 1

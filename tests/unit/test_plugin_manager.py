@@ -401,18 +401,3 @@ def test_a_host_without_a_shop_has_no_gateway(
 ) -> None:
     mocker.patch.object(host.module(ENV), "YOOKASSA_SHOP_ID", "")
     assert plugins.payment_gateway(host=without_client, payment_id="x") is None
-
-
-def test_without_the_sdk_one_line_says_what_to_install(
-    host: StubHost,
-    plugins: Plugins,
-    without_client: OpenWebUIHost,
-    mocker: MockerFixture,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    mocker.patch.object(host.module(ENV), "YOOKASSA_SHOP_ID", "a shop of its own")
-    mocker.patch.dict(sys.modules, {"openwebui_billing_reconcile.provider.sdk_gateway": None})
-    for _ in range(2):
-        assert plugins.payment_gateway(host=without_client, payment_id="x") is None
-    (line,) = caplog.messages
-    assert "pip install 'openwebui-billing-reconcile[sdk]'" in line
