@@ -34,7 +34,7 @@ class HostGateway:
             answer: object = await self._client.get_payment(payment_id)
         except Exception as error:
             # The host's client raises one class for everything; it carries the status where there was one.
-            pause = parse_retry_after(_json(getattr(error, "response_text", "")))
+            pause = parse_retry_after(getattr(error, "response_text", ""))
             raise error_for_status(getattr(error, "status_code", None), pause) from error
         return answer
 
@@ -55,8 +55,9 @@ def error_for_status(status: int | None, pause: float = PAUSE_SECONDS) -> Gatewa
     return GatewayError(f"the provider answered {status}" if status else "the provider did not answer")
 
 
-def parse_retry_after(body: object) -> float:
-    """``retry_after`` of the provider's error body, which is in milliseconds."""
+def parse_retry_after(text: object) -> float:
+    """Return the seconds of ``retry_after`` in the text of the provider's error, which is in milliseconds."""
+    body = _json(text)
     milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return PAUSE_SECONDS

@@ -18,7 +18,6 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from yookassa.client import ApiClient
 from yookassa.domain.common import UserAgent
-from yookassa.domain.exceptions import ApiError
 
 if TYPE_CHECKING:
     from .sdk_gateway import Exchange
@@ -30,13 +29,29 @@ SOCKET_TIMEOUT: Final = (3.05, 8.0)
 def get_payment(shop_id: str, secret_key: str, api_url: str, payment_id: str, exchange: Exchange) -> object:
     """Return the provider's JSON about the payment.
 
-    Blocks; ends soon after ``exchange`` is aborted. Raises ``ApiError`` for an error with a status, and
-    anything for the rest.
+    Blocks; ends soon after ``exchange`` is aborted. Raises ``StatusError`` for an answer with another status
+    than 200, and anything for the rest.
     """
     with _Session(exchange) as session:
         client = _Client(shop_id, secret_key, api_url, session)
-        answer: object = client.request("GET", f"/payments/{quote(payment_id, safe='')}")
+        try:
+            answer: object = client.request("GET", f"/payments/{quote(payment_id, safe='')}")
+        except Exception as error:
+            # Which error the SDK makes of a status differs between its versions, and some do not carry it.
+            response = session.response
+            if response is None or response.status_code == 200:
+                raise
+            raise StatusError(response.status_code, response.text) from error
         return answer
+
+
+class StatusError(Exception):
+    """The provider answered with another status than 200."""
+
+    def __init__(self, status: int, body: str) -> None:
+        super().__init__(f"the provider answered {status}")
+        self.status_code = status
+        self.response_text = body
 
 
 class _Client(ApiClient):  # type: ignore[misc]  # the SDK has no types
@@ -71,13 +86,15 @@ class _Session(requests.Session):
         super().__init__()
         # As the hosts' own clients: no proxy of the environment, and no other credentials from a .netrc file.
         self.trust_env = False
+        self.response: requests.Response | None = None
         adapter = _Adapter(exchange)
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
     def request(self, *arguments: Any, **options: Any) -> requests.Response:
         options.update(timeout=SOCKET_TIMEOUT, allow_redirects=False)
-        return super().request(*arguments, **options)
+        self.response = super().request(*arguments, **options)
+        return self.response
 
 
 class _Adapter(HTTPAdapter):
@@ -108,6 +125,3 @@ def _pools(exchange: Exchange) -> dict[str, type[HTTPConnectionPool]]:
         ConnectionCls = Secure
 
     return {"http": PlainPool, "https": SecurePool}
-
-
-__all__ = ["ApiError", "get_payment"]

@@ -90,8 +90,8 @@ class SdkGateway:
             raise NotConfiguredError from error
         try:
             return sdk_client.get_payment(*self._shop, payment_id, exchange)
-        except sdk_client.ApiError as error:
-            raise error_for_status(error.HTTP_CODE, parse_retry_after(error.content)) from error
+        except sdk_client.StatusError as error:
+            raise error_for_status(error.status_code, parse_retry_after(error.response_text)) from error
         except Exception as error:
             # The SDK leaks others: no connection is an AttributeError, an HTML page a JSONDecodeError.
             raise error_for_status(None) from error
