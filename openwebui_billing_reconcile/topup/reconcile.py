@@ -230,7 +230,7 @@ class Reconciler:
         accepts_test = self._settings.accept_test_payments
         return Shop(
             account_id=gateway.account_id,
-            accepts_test_payments=bool(gateway.is_test_shop) if accepts_test is None else accepts_test,
+            accepts_test_payments=gateway.is_test_shop is True if accepts_test is None else accepts_test,
             default_currency=self._host.default_currency,
         )
 
