@@ -95,6 +95,7 @@ class Wallet(Base):
 """,
     DB: """
 from contextlib import contextmanager
+from threading import RLock
 
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
@@ -103,9 +104,13 @@ from sqlalchemy.pool import StaticPool
 engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
 
 
+# The one connection of a database in memory serves one session at a time.
+_lock = RLock()
+
+
 @contextmanager
 def get_db():
-    with Session(engine) as session:
+    with _lock, Session(engine) as session:
         yield session
 """,
     WALLET: """
