@@ -42,6 +42,7 @@ class Provider:
     is_configured: bool = True
     status: str = "succeeded"
     amount: str = "1000.00"
+    is_test: bool = False
     queries: list[str] = field(default_factory=list)
     events: list[TopupEvent] = field(default_factory=list)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,7 +57,13 @@ class Provider:
         self.queries.append(payment_id)
         await self.may_answer.wait()
         amount = {"value": self.amount, "currency": "RUB"}
-        return {"id": payment_id, "status": self.status, "paid": self.status == "succeeded", "amount": amount}
+        return {
+            "id": payment_id,
+            "status": self.status,
+            "paid": self.status == "succeeded",
+            "amount": amount,
+            "test": self.is_test,
+        }
 
 
 class Desk:
@@ -113,6 +120,20 @@ async def desk(host: StubHost) -> Desk:
     desk = Desk(host)
     desk.add_payment()
     return desk
+
+
+async def test_a_test_payment_is_credited_in_a_known_test_shop(desk: Desk) -> None:
+    desk.provider.is_test, desk.provider.is_test_shop = True, True
+    assert await desk() == CREDITED
+
+
+@pytest.mark.parametrize("answer", [None, False, "false", 1])
+async def test_whatever_else_a_gateway_says_of_its_shop_counts_as_live(desk: Desk, answer: Any) -> None:
+    desk.provider.is_test, desk.provider.is_test_shop = True, answer
+    with pytest.raises(PaymentHeldError) as raised:
+        await desk()
+    assert raised.value.reason == "test_payment"
+    assert desk.entries() == []
 
 
 async def until(condition: Callable[[], object]) -> None:
