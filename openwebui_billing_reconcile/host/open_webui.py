@@ -6,7 +6,6 @@ modules, and a copy taken at import would miss it.
 
 from __future__ import annotations
 
-import copy
 import importlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -144,9 +143,11 @@ class OpenWebUIHost:
 
 
 def _without_text(error: BaseException) -> BaseException:
-    """A copy of the client's error that carries its class and status, and no text."""
-    bare = copy.copy(error)
-    bare.args = ()
-    bare.response_text = ""  # type: ignore[attr-defined]
-    bare.__cause__ = bare.__context__ = bare.__traceback__ = None
+    """Return an error of the same class with the numbers and flags of ``error``, its status among them.
+
+    What the provider wrote can be in any text of it: the body, the message, a code read out of the body.
+    """
+    bare = type(error).__new__(type(error))
+    for name, value in vars(error).items():
+        setattr(bare, name, value if isinstance(value, int | float | None) else "")
     return bare
