@@ -58,7 +58,7 @@ class Plugins:
         self._leave_out(name, error)
 
     def _leave_out(self, name: str, error: BaseException) -> None:
-        self.broken[name] = f"{type(error).__name__}: {error}"
+        self.broken[name] = _describe(error)
         log.warning("Plugin %r is left out: %s", name, self.broken[name])
 
     def billing_router(self, *, plugin: str, host: Host) -> Any:
@@ -130,6 +130,13 @@ class Plugins:
 def _call(impl: pluggy.HookImpl, arguments: Mapping[str, object]) -> Any:
     with exits_as_errors():
         return impl.function(*(arguments[name] for name in impl.argnames))
+
+
+def _describe(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the text of a plugin's own error is the plugin's code
+        return type(error).__name__
 
 
 def _log_failure(plugin: str, hook: str, error: Exception) -> None:

@@ -91,5 +91,5 @@ class EventDispatcher:
             event = self._backlog.get()
             try:
                 self._hook.topup_outcome(event=event)
-            except Exception as error:  # noqa: BLE001 - one listener's fault must not stop the next
+            except BaseException as error:  # noqa: BLE001 - a host's own relay may let an exit through
                 log.warning("A listener failed: %s", type(error).__name__)

@@ -34,6 +34,8 @@ class Listener:
         self.called.release()
         if event.payment_id == "fails":
             raise ValueError("secret words")
+        if event.payment_id == "exits":
+            raise SystemExit("secret words")
 
     def wait(self, events: int) -> None:
         """Wait until so many more events have arrived."""
@@ -97,10 +99,14 @@ def test_a_listener_that_fails_is_named_and_hears_the_next(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
     events = EventDispatcher(listener)
-    events.canceled("fails", "me")
+    for payment_id in ("fails", "exits"):
+        events.canceled(payment_id, "me")
+        listener.wait(1)
+    thread = events._thread
     events.canceled("pay-2", "me")
-    listener.wait(2)
-    assert "A listener failed: ValueError" in caplog.messages
+    listener.wait(1)
+    assert events._thread is thread
+    assert caplog.messages == ["A listener failed: ValueError", "A listener failed: SystemExit"]
     assert "secret" not in caplog.text
 
 

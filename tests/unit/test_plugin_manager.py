@@ -78,6 +78,10 @@ def test_a_plugin_adds_a_route_and_a_method(
 
 BROKEN = {
     "import error": ("raise ImportError('no such thing')", "ImportError: no such thing"),
+    "error without a text": (
+        "class MuteError(Exception):\n    def __str__(self):\n        raise OSError\nraise MuteError",
+        "MuteError",
+    ),
     "exit at import": ("raise SystemExit('gone')", "SystemExit: gone"),
     "syntax error": ("def", "SyntaxError"),
     "misspelt argument": (hook_plugin("billing_router", "...", "wrong"), "PluginValidationError"),
