@@ -27,6 +27,7 @@ from openwebui_billing_reconcile.money.values import (
 
 from .entry_watch import EntryWatch
 from .open_webui import OpenWebUIHost
+from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
 from .statements import is_topup_of, lock_wallet, other_entries_naming, record_and_topups, wallet_by
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
@@ -149,20 +150,20 @@ class Ledger:
         ``metadata`` is the provider's. The host counts in its path for ``payment.canceled``, which is not run
         here: it would overwrite a credit that lands meanwhile.
         """
-        payment = self._host.table("Payment")
-        with self._host.session() as session:
-            row = session.execute(
-                select(payment.c.metadata_json, payment.c.wallet_id).where(
-                    payment.c.provider_payment_id == payment_id
-                )
-            ).first()
-        is_auto_topup = getattr(service, "_is_auto_topup_metadata", None)
-        if row is None or not row.wallet_id or is_auto_topup is None:
+        is_auto_topup = getattr(service, AUTO_TOPUP, None)
+        record_failure = getattr(service, AUTO_TOPUP_FAILURE, None)
+        payment, wallet = self._host.table("Payment"), self._host.table("Wallet")
+        if is_auto_topup is None or record_failure is None or FAIL_COUNT not in wallet.c:
             return  # a host that has no auto top-up
-        if is_auto_topup(row.metadata_json) or is_auto_topup(dict(metadata)):
-            wallet = service.wallets.get_wallet_by_id(row.wallet_id)
-            if wallet:
-                service._record_auto_topup_failure(row.wallet_id, wallet.auto_topup_fail_count)
+        statement = (
+            select(payment.c.metadata_json, wallet.c.id, wallet.c[FAIL_COUNT].label("failures"))
+            .join(wallet, wallet.c.id == payment.c.wallet_id)
+            .where(payment.c.provider_payment_id == payment_id)
+        )
+        with self._host.session() as session:
+            row = session.execute(statement).first()
+        if row and (is_auto_topup(metadata=row.metadata_json) or is_auto_topup(metadata=dict(metadata))):
+            record_failure(wallet_id=row.id, fail_count=row.failures or 0)
 
     def _check_wallet_is_free(self, wallet_id: str) -> None:
         """The host waits for the wallet's row without limit, except on SQLite, where it gives up itself."""

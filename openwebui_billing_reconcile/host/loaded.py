@@ -44,7 +44,7 @@ class LoadedHost:
             parameters = [*inspect.signature(function).parameters.values()]
         except (TypeError, ValueError):
             return None
-        if inspect.isclass(owner):
+        if inspect.isclass(owner) and inspect.isfunction(inspect.getattr_static(owner, last)):
             parameters = parameters[1:]  # the service itself
         return Signature(
             parameters={p.name for p in parameters if p.kind in _BY_NAME},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from openwebui_billing_reconcile.hookspecs import Hooks
 
-from .requirements import AUTH, BILLING, BILLING_ROUTER, DB, ENV, REQUIRED_NAMES, TABLES, WALLET
+from .requirements import AUTH, BILLING, BILLING_ROUTER, DB, ENV, ERROR_WORDS, REQUIRED_NAMES, TABLES, WALLET
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, HTTPException
@@ -128,7 +128,7 @@ class OpenWebUIHost:
 
         ``error`` is that error or one it caused. ``None`` where the host has no words for it.
         """
-        speak = getattr(self._modules[BILLING_ROUTER], "_payment_gateway_http_error", None)
+        speak = getattr(self._modules[BILLING_ROUTER], ERROR_WORDS, None)
         cause: BaseException | None = error
         while cause is not None and not hasattr(cause, "status_code"):
             cause = cause.__cause__
@@ -136,7 +136,7 @@ class OpenWebUIHost:
             return None
         try:
             # The host logs what the provider wrote, which may hold anything: it is given the status alone.
-            answer: HTTPException = speak(_without_text(cause), action="topup reconcile")
+            answer: HTTPException = speak(error=_without_text(cause), action="topup reconcile")
         except Exception:  # noqa: BLE001 - it may be the error of another client than the host's
             return None
         return str(answer.detail)

@@ -24,7 +24,12 @@ SERVICE: Final = "BillingService"
 CREDITING_PATH: Final = "BillingService._process_topup_webhook"
 
 REQUIRED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    BILLING_ROUTER: ("router", "billing_service", "ENABLE_BILLING_WALLET"),
+    BILLING_ROUTER: (
+        "router",
+        "billing_service",
+        "billing_service._process_topup_webhook",
+        "ENABLE_BILLING_WALLET",
+    ),
     BILLING: (SERVICE, CREDITING_PATH),
     AUTH: ("get_verified_user", "get_admin_user"),
     WALLET: ("wallet_service", "wallet_service.get_or_create_wallet"),
@@ -68,6 +73,42 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     "Wallet": ("id", "user_id", "currency"),
 }
 """Columns by model."""
+
+OPTIONAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    ENV: (
+        "YOOKASSA_SHOP_ID",
+        "YOOKASSA_SECRET_KEY",
+        "YOOKASSA_API_URL",
+        "STATIC_DIR",
+        "REDIS_URL",
+        "REDIS_KEY_PREFIX",
+        "REDIS_SENTINEL_HOSTS",
+        "REDIS_CLUSTER",
+    ),
+}
+"""Names that a host may have: ``open_webui.OpenWebUIHost`` says what holds without each."""
+
+AUTO_TOPUP: Final = "_is_auto_topup_metadata"
+AUTO_TOPUP_FAILURE: Final = "_record_auto_topup_failure"
+FAIL_COUNT: Final = "auto_topup_fail_count"
+ERROR_WORDS: Final = "_payment_gateway_http_error"
+
+OPTIONAL_CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    BILLING_ROUTER: {ERROR_WORDS: ("error", "action")},
+    BILLING: {
+        "get_yookassa_client": (),
+        f"{SERVICE}.{AUTO_TOPUP}": ("metadata",),
+        f"{SERVICE}.{AUTO_TOPUP_FAILURE}": ("wallet_id", "fail_count"),
+    },
+}
+"""Functions that a host may have; one that is there has to fit.
+
+Without the first our own words are used, without a client of the host's the SDK, and without the last two, or
+without the column in ``OPTIONAL_COLUMNS``, no auto top-up is counted as failed.
+"""
+
+OPTIONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"Wallet": (FAIL_COUNT,)}
+"""Columns that a host may have, by model."""
 
 LEDGER_KEY: Final = frozenset({"reference_type", "reference_id", "type"})
 """The ledger's unique key, and nothing more in it: with a further column (the wallet, say) one payment could
@@ -120,7 +161,7 @@ def check_requirements(host: HostView) -> Iterator[tuple[str, bool]]:
             continue
         for name in names:
             yield f"{module}.{name}", host.has_name(module, name)
-    for module, calls in REQUIRED_CALLS.items():
+    for module, calls in (*REQUIRED_CALLS.items(), *OPTIONAL_CALLS.items()):
         for name, arguments in calls.items():
             if host.has_name(module, name):
                 signature = host.signature(module, name)

@@ -41,7 +41,7 @@ class SourceHost:
 
     def signature(self, module: str, name: str) -> Signature | None:
         """See ``HostView``."""
-        function = self._find(module, name)
+        function = self._find(module, name) if "." in name else self._definition(module, name)[1]
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             return None
         arguments = function.args
@@ -49,7 +49,7 @@ class SourceHost:
         optional = {*by_position[len(by_position) - len(arguments.defaults) :]}
         by_keyword = dict(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
         optional |= {arg.arg for arg, default in by_keyword.items() if default is not None}
-        if "." in name:
+        if "." in name and not any(getattr(d, "id", "") == "staticmethod" for d in function.decorator_list):
             by_position = by_position[1:]  # the object itself
         parameters = {*by_position, *(arg.arg for arg in by_keyword)}
         return Signature(
@@ -152,6 +152,7 @@ def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:
             case ast.If(body=inner, orelse=other):
                 yield from _bindings(inner + other)
             case ast.Try(body=inner, orelse=other, finalbody=last, handlers=handlers):
-                yield from _bindings(inner + other + last + [s for h in handlers for s in h.body])
+                # The last one counts, and handlers bind what stands in for what is missing.
+                yield from _bindings([s for h in handlers for s in h.body] + inner + other + last)
             case ast.With(body=inner):
                 yield from _bindings(inner)

@@ -20,6 +20,7 @@ from openwebui_billing_reconcile.host.requirements import (
     BILLING_ROUTER,
     DB,
     ENV,
+    OPTIONAL_CALLS,
     REQUIRED_CALLS,
     REQUIRED_COLUMNS,
     REQUIRED_NAMES,
@@ -29,6 +30,7 @@ from openwebui_billing_reconcile.host.requirements import (
 
 PACKAGE = "open_webui"
 SERVICE = "class BillingService:"
+CLIENT = "open_webui.utils.yookassa"
 LEDGER_KEY = 'UniqueConstraint("reference_type", "reference_id", "type")'
 
 # A part that is taken away takes nothing else with it, hence each import of another part in a try.
@@ -90,6 +92,7 @@ class Wallet(Base):
     id: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str]
     currency: Mapped[str]
+    auto_topup_fail_count: Mapped[int] = mapped_column(default=0)
 
 
 """,
@@ -126,7 +129,17 @@ class WalletService:
 
 wallet_service = WalletService()
 """,
+    CLIENT: """
+def get_yookassa_client():
+    return None
+""",
     BILLING: """
+try:
+    from open_webui.utils.yookassa import get_yookassa_client
+except ImportError:
+    pass
+
+
 class BillingService:
     def create_topup_payment(self):
         return "theirs"
@@ -154,6 +167,18 @@ class BillingService:
             session.commit()
 
 
+    def _is_auto_topup_metadata(self, metadata):
+        return bool(metadata and metadata.get("auto_topup"))
+
+    def _record_auto_topup_failure(self, wallet_id, fail_count):
+        from open_webui.internal.db import get_db
+        from open_webui.models.billing import Wallet
+
+        with get_db() as session:
+            session.get(Wallet, wallet_id).auto_topup_fail_count = fail_count + 1
+            session.commit()
+
+
 billing_service = BillingService()
 """,
     BILLING_ROUTER: """
@@ -166,6 +191,10 @@ except ImportError:
 
 ENABLE_BILLING_WALLET = True
 router = APIRouter()
+
+
+def _payment_gateway_http_error(error, action):
+    return None
 
 
 @router.get("/balance")
@@ -289,19 +318,21 @@ def broken_requirements() -> Iterator[tuple[str, Callable[[StubHost], None]]]:
             yield module, partial(StubHost.remove, module=module)
         for name in names:
             last = name.rpartition(".")[2]
-            yield f"{module}.{name}", partial(StubHost.rename, module=module, name=last)
+            home = BILLING if name == f"billing_service.{last}" else module
+            yield f"{module}.{name}", partial(StubHost.rename, module=home, name=last)
     for model, columns in REQUIRED_COLUMNS.items():
         for column in columns:
             rename = partial(StubHost.rename, module=TABLES, name=column, within=model)
             yield f"{TABLES}.{model}.{column}", rename
-    for module, calls in REQUIRED_CALLS.items():
+    for module, calls in (*REQUIRED_CALLS.items(), *OPTIONAL_CALLS.items()):
         for name, arguments in calls.items():
+            home = CLIENT if name == "get_yookassa_client" else module
             function, what = name.rpartition(".")[2], f"{module}.{name}({', '.join(arguments)})"
             yield what, partial(StubHost.demand, function=function, parameter="further")
             yield what, partial(StubHost.demand, function=function, parameter="*, further")
             yield (
                 what,
-                partial(StubHost.edit, module=module, old=f"def {function}", new=f"async def {function}"),
+                partial(StubHost.edit, module=home, old=f"def {function}", new=f"async def {function}"),
             )
             for argument in arguments:
                 yield what, partial(StubHost.forget, function=function, parameter=argument)

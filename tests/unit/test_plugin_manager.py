@@ -17,7 +17,7 @@ from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING, DB, ENV, TABLES
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import StubHost
+from tests.unit.stub_host import CLIENT, StubHost
 
 FIRST = "(tryfirst=True)"
 BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
@@ -387,6 +387,7 @@ def test_without_a_gateway_there_is_none(plugins: Plugins, mocker: MockerFixture
 @pytest.fixture
 def without_client(host: StubHost, plugins: Plugins) -> OpenWebUIHost:
     """A host that has no YooKassa client of its own."""
+    host.remove(CLIENT)
     host.load()
     plugins.load()
     return OpenWebUIHost(plugins)
