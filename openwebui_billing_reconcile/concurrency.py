@@ -6,6 +6,7 @@ Everything here but ``PerLoop`` belongs to one event loop.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
@@ -185,11 +186,13 @@ class PerLoop(Generic[T]):
     def __init__(self, factory: Callable[[], T]) -> None:
         self._factory = factory
         self._instances: dict[asyncio.AbstractEventLoop, T] = {}
+        self._lock = threading.Lock()  # loops on different threads may come at once
 
     def get(self) -> T:
         """Return the running loop's instance."""
         loop = asyncio.get_running_loop()
-        if loop not in self._instances:
-            self._instances = {known: i for known, i in self._instances.items() if not known.is_closed()}
-            self._instances[loop] = self._factory()
-        return self._instances[loop]
+        with self._lock:
+            if loop not in self._instances:
+                self._instances = {known: i for known, i in self._instances.items() if not known.is_closed()}
+                self._instances[loop] = self._factory()
+            return self._instances[loop]

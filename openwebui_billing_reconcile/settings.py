@@ -49,7 +49,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0.1 <= seconds <= 10:  # the whole reply has 12 s, see pacing.REPLY_SECONDS
+    if not 0.1 <= seconds <= 10:  # the whole reply has 12 s, see topup.reconcile
         raise ValueError("use a number of seconds from 0.1 to 10")
     return seconds
 

@@ -72,8 +72,8 @@ def attach() -> Report:
     """
     global _attached
     with _lock:
-        detach()
         try:
+            detach()
             with ExitStack() as undo:
                 report = _attach(undo)
                 _attached = undo.pop_all()
