@@ -67,6 +67,14 @@ def test_detaching_restores_the_host(host: StubHost) -> None:
     assert host.looks() == before
 
 
+def test_a_detach_that_fails_is_reported_and_not_raised(host: StubHost) -> None:
+    host.load()
+    assert attach().state is State.ATTACHED
+    delattr(host.module(BILLING).BillingService, METHOD)  # somebody has taken it away already
+    assert attach().state is State.INCOMPATIBLE
+    assert attach().state is State.ATTACHED
+
+
 def test_attaching_twice_adds_everything_once(host: StubHost) -> None:
     host.load()
     before = host.looks()
