@@ -129,16 +129,14 @@ def _attach(undo: ExitStack) -> Report:
     methods: list[str] = []
     for name in plugins.names:
         try:
-            contribution = _contribution(plugins, name, host)
+            contribution = _add_plugin(plugins, name, host, undo)
         except Exception as error:
             if name == BUILTIN:
                 raise
             plugins.drop(name, error)
-            continue
-        _add_router(host.router, contribution.router, undo)
-        _add_methods(host.billing_service_class, contribution.methods, undo)
-        routes += contribution.route_names
-        methods += contribution.methods
+        else:
+            routes += contribution.route_names
+            methods += contribution.methods
     if METHOD not in methods:
         raise _NotAttachedError(
             State.INCOMPATIBLE,
@@ -146,6 +144,16 @@ def _attach(undo: ExitStack) -> Report:
         )
     why = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; plugins: {', '.join(plugins.names)}"
     return Report(State.ATTACHED, why, tuple(routes), tuple(methods), tuple(plugins.names))
+
+
+def _add_plugin(plugins: Plugins, name: str, host: OpenWebUIHost, undo: ExitStack) -> _Contribution:
+    """Add all that one plugin contributes, or nothing of it."""
+    with ExitStack() as undo_plugin:
+        contribution = _contribution(plugins, name, host)
+        _add_router(host.router, contribution.router, undo_plugin)
+        _add_methods(host.billing_service_class, contribution.methods, undo_plugin)
+        undo.push(undo_plugin.pop_all())
+    return contribution
 
 
 def _probe(plugins: Plugins) -> OpenWebUIHost:
@@ -232,14 +240,17 @@ def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStac
         return
     before = list(host_router.routes)
     lifespan = host_router.lifespan_context
-    host_router.include_router(router)
-    added = [route for route in host_router.routes if not any(route is old for old in before)]
 
     def undo_router() -> None:
         _remove(host_router.routes, added)
         host_router.lifespan_context = lifespan
 
+    added: list[BaseRoute] = []
     undo.callback(undo_router)
+    try:
+        host_router.include_router(router)
+    finally:
+        added += [route for route in host_router.routes if not any(route is old for old in before)]
 
 
 def _remove(routes: list[BaseRoute], added: list[BaseRoute]) -> None:

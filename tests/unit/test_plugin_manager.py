@@ -8,14 +8,14 @@ import threading
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import TopupEvent, attach
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
-from openwebui_billing_reconcile.host.requirements import BILLING, DB, ENV, TABLES
+from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, DB, ENV, TABLES
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import CLIENT, StubHost
 
@@ -142,6 +142,30 @@ def test_a_broken_plugin_is_named_and_changes_nothing(
     assert host.serves("GET", "/sound")
     assert not host.serves("GET", "/half")
     assert not hasattr(host.module(BILLING).BillingService, "half")
+
+
+def test_a_router_that_the_host_refuses_is_left_out_alone(
+    host: StubHost,
+    install_plugin: InstallPlugin,
+    caplog: pytest.LogCaptureFixture,
+    mocker: MockerFixture,
+) -> None:
+    install_plugin("broken", route_plugin("/half"))
+    install_plugin("sound", route_plugin("/sound"))
+    host.load()
+    include_router = host.module(BILLING_ROUTER).router.include_router
+
+    def refusing(router: APIRouter) -> None:
+        include_router(router)
+        if any(getattr(route, "path", "") == "/half" for route in router.routes):
+            raise AssertionError("no such route")
+
+    mocker.patch.object(host.module(BILLING_ROUTER).router, "include_router", refusing)
+    report = attach()
+    assert left_out(caplog) == ["Plugin 'broken' is left out: AssertionError: no such route"]
+    assert report.plugins == ("builtin", "sound")
+    assert host.serves("GET", "/sound")
+    assert not host.serves("GET", "/half")
 
 
 def test_of_two_plugins_with_one_path_or_method_one_is_left_out(
