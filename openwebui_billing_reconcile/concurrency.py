@@ -129,8 +129,13 @@ class InFlightLimit:
         self._most = most
         self._items: defaultdict[Hashable, Counter[Hashable]] = defaultdict(Counter)
 
+    def count(self, key: Hashable, item: Hashable) -> int:
+        """Return how often ``item`` is under way."""
+        items = self._items.get(key)
+        return items[item] if items else 0
+
     @contextmanager
-    def hold(self, key: Hashable, item: Hashable) -> Iterator[None]:
+    def track(self, key: Hashable, item: Hashable) -> Iterator[None]:
         """Count ``item`` as under way. Raises ``InFlightLimitError`` where ``key`` has too many others."""
         items = self._items[key]
         if item not in items and len(items) >= self._most:
@@ -150,7 +155,7 @@ class InFlightLimitError(Exception):
     """A key has too many different items under way."""
 
 
-class ThreadSlot:
+class SerialThread:
     """One thread at a time, apart from the default pool, and spare threads for when that one is stuck.
 
     Threads of one process share the interpreter's lock, so that a second one makes the first slower.
@@ -166,14 +171,20 @@ class ThreadSlot:
     async def slot(self) -> AsyncIterator[None]:
         """Hold the slot for one ``run``."""
         await self._slot.acquire()
-        loop = asyncio.get_running_loop()
-        overdue = loop.call_later(self._overdue_after, self._slot.release)
+        is_released = False
+
+        def release() -> None:
+            nonlocal is_released
+            if not is_released:
+                is_released = True
+                self._slot.release()
+
+        overdue = asyncio.get_running_loop().call_later(self._overdue_after, release)
         try:
             yield
         finally:
-            if loop.time() < overdue.when():
-                overdue.cancel()
-                self._slot.release()
+            overdue.cancel()
+            release()
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread, inside a slot."""

@@ -96,6 +96,15 @@ class UnexpectedError(ReconcileError, RuntimeError):
         super().__init__("Payment could not be checked")
 
 
+class StillBeingCheckedError(TemporarilyUnavailableError):
+    """The call took longer than its caller waits; what it has begun goes on."""
+
+    reason = "timeout"
+
+    def __init__(self) -> None:
+        super().__init__("Payment is still being checked")
+
+
 class WalletBusyError(TemporarilyUnavailableError):
     """Somebody else holds the wallet's row, so crediting it would wait without limit."""
 

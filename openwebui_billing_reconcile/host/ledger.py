@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, not_, select, update
+from sqlalchemy import Row
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -28,7 +28,14 @@ from openwebui_billing_reconcile.money.values import (
 from .entry_watch import EntryWatch
 from .open_webui import OpenWebUIHost
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
-from .statements import is_topup_of, lock_wallet, other_entries_naming, record_and_topups, wallet_by
+from .statements import (
+    change_status,
+    lock_wallet,
+    other_entries_naming,
+    record_and_topups,
+    wallet_by,
+    wallet_failures,
+)
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 
@@ -81,18 +88,21 @@ class Ledger:
 
     def credit(
         self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
-    ) -> bool:
+    ) -> None:
         """Have the host credit ``money`` to ``wallet`` for the payment, by its own path.
 
         ``service`` is the host's ``BillingService``. The path returns nothing and swallows failures, so only
-        the ledger tells whether it credited; this returns whether it was this call that entered the credit.
+        the ledger tells whether it credited, and ``take_entered`` whether it was a call of ours that did.
         ``metadata`` is the provider's; what we verified is laid over it, because the host believes it.
         Raises ``WalletBusyError`` where the path would wait for the wallet's row.
         """
         self._check_wallet_is_free(wallet.id)
-        with self._entries.watch(payment_id) as watched:
+        with self._entries.watch(payment_id):
             self._run_crediting_path(service, payment_id, wallet, money, metadata)
-        return watched.is_entered
+
+    def take_entered(self, entry: LedgerEntry) -> bool:
+        """Return whether a call of ours, in this process, entered ``entry``; true once for each entry."""
+        return self._entries.take(entry.id)
 
     def _run_crediting_path(
         self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
@@ -124,44 +134,39 @@ class Ledger:
         wallet = Wallet(entry.wallet_id, entry.user_id, entry.money.currency)
         self.credit(service, payment_id, wallet, entry.money, {})
 
-    def cancel(self, payment_id: str) -> bool:
+    def cancel(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> bool:
         """Record that the provider canceled the payment; return whether that changed anything.
 
-        One statement: a payment that is no longer pending, or that has been credited, stays as it is.
+        A payment that is no longer pending, or that has been credited, stays as it is. A canceled auto top-up
+        is counted as the host counts it, so that a declining card is given up; where that fails the payment
+        is pending again, for the next call to count. ``metadata`` is the provider's.
         """
-        payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        credited = select(entry.c.id).where(is_topup_of(entry, payment_id)).exists()
+        if not self._change_status(payment_id, PENDING, CANCELED):
+            return False
+        try:
+            self._count_auto_topup_failure(service, payment_id, metadata)
+        except Exception:
+            self._change_status(payment_id, CANCELED, PENDING)
+            raise
+        return True
+
+    def _change_status(self, payment_id: str, old: str, new: str) -> bool:
+        names = {"payment_id": payment_id, "old": old, "new": new, "now": int(time.time())}
+        statement = change_status(self._host.table("Payment"), self._host.table("LedgerEntry"))
         with self._host.session() as session:
-            result = session.execute(
-                update(payment)
-                .where(
-                    payment.c.provider_payment_id == payment_id,
-                    payment.c.status == PENDING,
-                    not_(credited),
-                )
-                .values(status=CANCELED, updated_at=int(time.time()))
-            )
+            result = session.execute(statement, names)
             session.commit()
         return bool(getattr(result, "rowcount", 0))
 
-    def count_auto_topup_failure(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> None:
-        """Count a canceled auto top-up as the host counts it, so that a declining card is given up.
-
-        ``metadata`` is the provider's. The host counts in its path for ``payment.canceled``, which is not run
-        here: it would overwrite a credit that lands meanwhile.
-        """
+    def _count_auto_topup_failure(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> None:
+        """The host counts in its path for ``payment.canceled``, which would overwrite a credit that lands."""
         is_auto_topup = getattr(service, AUTO_TOPUP, None)
         record_failure = getattr(service, AUTO_TOPUP_FAILURE, None)
         payment, wallet = self._host.table("Payment"), self._host.table("Wallet")
         if is_auto_topup is None or record_failure is None or FAIL_COUNT not in wallet.c:
             return  # a host that has no auto top-up
-        statement = (
-            select(payment.c.metadata_json, wallet.c.id, wallet.c[FAIL_COUNT].label("failures"))
-            .join(wallet, wallet.c.id == payment.c.wallet_id)
-            .where(payment.c.provider_payment_id == payment_id)
-        )
         with self._host.session() as session:
-            row = session.execute(statement).first()
+            row = session.execute(wallet_failures(payment, wallet), {"payment_id": payment_id}).first()
         if row and (is_auto_topup(metadata=row.metadata_json) or is_auto_topup(metadata=dict(metadata))):
             record_failure(wallet_id=row.id, fail_count=row.failures or 0)
 
@@ -219,4 +224,6 @@ def _record(row: Row[Any]) -> PaymentRecord | None:
 def _topups(rows: Sequence[Row[Any]]) -> Iterator[LedgerEntry]:
     for row in rows:
         if row.entry_id is not None:
-            yield LedgerEntry(row.user_id, row.wallet_id, Money(row.amount_kopeks, row.currency))
+            yield LedgerEntry(
+                row.entry_id, row.user_id, row.wallet_id, Money(row.amount_kopeks, row.currency)
+            )

@@ -1,4 +1,4 @@
-"""The statements that read the host's tables, for any host's tables.
+"""All statements on the host's tables, for any host's tables.
 
 SQLAlchemy takes longer to build these than the database to answer them, so each is built once.
 """
@@ -14,16 +14,21 @@ from sqlalchemy import (
     CompoundSelect,
     Select,
     Table,
+    Update,
     and_,
     bindparam,
     func,
     literal,
+    not_,
     or_,
     select,
     union,
+    update,
 )
 
 from openwebui_billing_reconcile.money.values import TOPUP
+
+from .requirements import FAIL_COUNT
 
 _PAYMENT = "payment"
 """The reference type under which the host enters a top-up."""
@@ -34,10 +39,10 @@ _PAYMENT_ID: BindParameter[str] = bindparam("payment_id")
 _RECORD_ID: BindParameter[str] = bindparam("record_id")
 
 
-def is_topup_of(entry: Table, payment_id: str | BindParameter[str]) -> ColumnElement[bool]:
+def _is_topup(entry: Table) -> ColumnElement[bool]:
     return and_(
         entry.c.reference_type == _PAYMENT,
-        entry.c.reference_id == payment_id,
+        entry.c.reference_id == _PAYMENT_ID,
         entry.c.type == TOPUP,
     )
 
@@ -65,7 +70,7 @@ def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
         entry.c.currency,
     ).select_from(
         anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
-            entry, is_topup_of(entry, _PAYMENT_ID)
+            entry, _is_topup(entry)
         )
     )
 
@@ -109,3 +114,27 @@ def wallet_by(wallet: Table, *key: str) -> Select[Any]:
 @lru_cache(maxsize=_TABLES)
 def lock_wallet(wallet: Table) -> Select[Any]:
     return select(wallet.c.id).where(wallet.c.id == bindparam("id")).with_for_update(nowait=True)
+
+
+@lru_cache(maxsize=_TABLES)
+def change_status(payment: Table, entry: Table) -> Update:
+    """One statement, so that a payment credited meanwhile, or whose status changed, stays as it is."""
+    credited = select(entry.c.id).where(_is_topup(entry)).exists()
+    return (
+        update(payment)
+        .where(
+            payment.c.provider_payment_id == _PAYMENT_ID,
+            payment.c.status == bindparam("old"),
+            not_(credited),
+        )
+        .values(status=bindparam("new"), updated_at=bindparam("now"))
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def wallet_failures(payment: Table, wallet: Table) -> Select[Any]:
+    return (
+        select(payment.c.metadata_json, wallet.c.id, wallet.c[FAIL_COUNT].label("failures"))
+        .join(wallet, wallet.c.id == payment.c.wallet_id)
+        .where(payment.c.provider_payment_id == _PAYMENT_ID)
+    )

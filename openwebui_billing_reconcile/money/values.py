@@ -193,6 +193,7 @@ class PaymentRecord:
 class LedgerEntry:
     """A top-up entry of the host's ledger that names the payment: the money itself."""
 
+    id: str
     user_id: str
     wallet_id: str
     money: Money

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,16 +18,16 @@ from openwebui_billing_reconcile.concurrency import (
     InFlightLimitError,
     KeyedLock,
     PerLoop,
+    SerialThread,
     SingleFlight,
     TaskSet,
-    ThreadSlot,
 )
 from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
     PaymentNotOwnedError,
     RateLimitedError,
     ReconcileError,
-    TemporarilyUnavailableError,
+    StillBeingCheckedError,
     UnexpectedError,
     WalletBusyError,
 )
@@ -56,7 +56,7 @@ from openwebui_billing_reconcile.provider.shared_redis import open_redis
 from openwebui_billing_reconcile.settings import Settings
 
 from .events import EventDispatcher
-from .settle import ReconcileCall, Settlement
+from .settle import ReconcileCall, Settlement, needs_repair
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +64,6 @@ T = TypeVar("T")
 
 REPLY_TIMEOUT: Final = 12.0
 """The longest a caller waits for the whole reply, in seconds."""
-
-LOCK_TIMEOUT: Final = REPLY_TIMEOUT
-"""The longest a call waits for its user's lock and a thread, in seconds."""
 
 REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
@@ -93,22 +90,22 @@ class _LoopState:
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
-        self.thread = ThreadSlot(_SPARE_THREADS, _OVERDUE_AFTER)
+        self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
 
     @asynccontextmanager
     async def write_slot(self, user_id: str) -> AsyncIterator[None]:
         """Hold the user's lock and a thread's slot: one call at a time decides and writes for a user.
 
-        So a stuck wallet holds up its owner and one thread. Raises ``TemporarilyUnavailableError`` when lock
-        and slot cannot be had within ``LOCK_TIMEOUT``.
+        So a stuck wallet holds up its owner and one thread. Raises ``StillBeingCheckedError`` when lock
+        and slot cannot be had within ``REPLY_TIMEOUT``.
         """
         async with AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(LOCK_TIMEOUT):
+                async with asyncio.timeout(REPLY_TIMEOUT):
                     await held.enter_async_context(self.user_locks(user_id))
                     await held.enter_async_context(self.thread.slot())
             except TimeoutError:
-                raise _still_being_checked() from None
+                raise StillBeingCheckedError from None
             yield
 
     async def write(self, user_id: str, work: Callable[[], T]) -> T:
@@ -137,14 +134,14 @@ class Reconciler:
         """
         expires_at = time.monotonic() + REPLY_TIMEOUT
         call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at)
-        loop = self._loops.get()
+        shared = self._loops.get()
         try:
             async with asyncio.timeout(REPLY_TIMEOUT):
-                return await self._reconcile(call, loop)
+                return await self._reconcile(call, shared)
         except ReconcileError:
             raise
         except TimeoutError:
-            raise _still_being_checked() from None
+            raise StillBeingCheckedError from None
         except InFlightLimitError:
             raise RateLimitedError(retry_after=1) from None
         except Exception as error:
@@ -155,12 +152,12 @@ class Reconciler:
         """Return the seconds after which to poll again for an undecided payment."""
         return self._loops.get().provider.retry_after(payment_id)
 
-    async def _reconcile(self, call: ReconcileCall, loop: _LoopState) -> ReconcileResult:
-        with loop.payments_under_way.hold(call.user_id, call.payment_id):
-            local = await self._read(call, loop)  # dropped, where the caller leaves before it has begun
+    async def _reconcile(self, call: ReconcileCall, shared: _LoopState) -> ReconcileResult:
+        with shared.payments_under_way.track(call.user_id, call.payment_id):
+            local = await self._read(call, shared)  # dropped, where the caller leaves before it has begun
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
-            return await self._confirm(call, loop, local, decision.entry)
+            return await self._complete(call, shared, local, decision.entry)
         if isinstance(decision, NotOwned):
             await self._rate_limiter.hit(call.user_id)
             raise PaymentNotOwnedError
@@ -168,30 +165,31 @@ class Reconciler:
         if gateway is None:
             raise NotConfiguredError
         if isinstance(decision, Hold):
-            self._settlement.hold(call, decision.reason)
+            self._settlement.report_held(call, decision.reason)
         # From here on the work belongs to nobody's request: a client that disconnects cancels nothing.
-        return await loop.tasks.run(self._fetch_and_settle(call, loop, local, gateway))
+        return await shared.tasks.run(self._fetch_and_settle(call, shared, local, gateway))
 
-    async def _read(self, call: ReconcileCall, loop: _LoopState) -> LocalState:
+    async def _read(self, call: ReconcileCall, shared: _LoopState) -> LocalState:
         read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
-        return await loop.single_flight.run(key, loop.thread.slot(), partial(loop.thread.run, read))
+        return await shared.single_flight.run(key, shared.thread.slot(), partial(shared.thread.run, read))
 
     async def _fetch_and_settle(
-        self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
+        self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
     ) -> ReconcileResult:
-        with loop.payments_under_way.hold(call.user_id, call.payment_id):
-            payment = await self._fetch(call, loop, local, gateway)
+        with shared.payments_under_way.track(call.user_id, call.payment_id):
+            payment = await self._fetch(call, shared, local, gateway)
+            gives_up_at = time.monotonic() + WALLET_TIMEOUT
             while True:
                 try:
-                    return await self._settle(call, loop, payment, self._shop(gateway))
+                    return await self._settle(call, shared, payment, self._shop(gateway))
                 except WalletBusyError:
-                    if time.monotonic() > call.expires_at - REPLY_TIMEOUT + WALLET_TIMEOUT:
+                    if time.monotonic() > gives_up_at:
                         raise
                     await asyncio.sleep(_WALLET_RETRY)
 
     async def _fetch(
-        self, call: ReconcileCall, loop: _LoopState, local: LocalState, gateway: PaymentGateway
+        self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
     ) -> ProviderPayment | None:
         hit = partial(self._rate_limiter.hit, call.user_id)
         is_owned = local.record is not None
@@ -199,32 +197,35 @@ class Reconciler:
             # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
             # whether an id exists.
             await hit()
-        # While an answer is still being settled, whoever comes late joins it.
-        max_age = REPLY_TIMEOUT if loop.user_locks.locked(call.user_id) else ANSWER_TTL
-        return await loop.provider.fetch(
-            gateway, call.payment_id, on_new_query=hit if is_owned else _free, max_age=max_age
+        # While another call settles an answer about this payment, whoever comes late joins it.
+        is_shared = shared.payments_under_way.count(call.user_id, call.payment_id) > 1
+        return await shared.provider.fetch(
+            gateway,
+            call.payment_id,
+            on_new_query=hit if is_owned else _charge_nothing,
+            max_age=REPLY_TIMEOUT if is_shared else ANSWER_TTL,
         )
 
     async def _settle(
-        self, call: ReconcileCall, loop: _LoopState, payment: ProviderPayment | None, shop: Shop
+        self, call: ReconcileCall, shared: _LoopState, payment: ProviderPayment | None, shop: Shop
     ) -> ReconcileResult:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
-        slot = loop.write_slot(call.user_id)
-        return await loop.single_flight.run(key, slot, partial(loop.thread.run, settle))
+        slot = shared.write_slot(call.user_id)
+        return await shared.single_flight.run(key, slot, partial(shared.thread.run, settle))
 
-    async def _confirm(
-        self, call: ReconcileCall, loop: _LoopState, local: LocalState, entry: LedgerEntry
+    async def _complete(
+        self, call: ReconcileCall, shared: _LoopState, local: LocalState, entry: LedgerEntry
     ) -> ReconcileResult:
         """Answer from the ledger alone; a status left behind is put right, if that works at once."""
-        if local.status in {None, SUCCEEDED} or loop.user_locks.locked(call.user_id):
-            return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
-        confirm = partial(self._settlement.confirm, call, local, entry, SUCCEEDED)
-        try:
-            async with asyncio.timeout(REPAIR_TIMEOUT):
-                return await loop.tasks.run(loop.write(call.user_id, confirm))
-        except TimeoutError:
-            return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
+        complete = partial(self._settlement.complete, call, local, entry, SUCCEEDED)
+        if not needs_repair(local):
+            return complete()
+        if not shared.user_locks.locked(call.user_id):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REPAIR_TIMEOUT):
+                    return await shared.tasks.run(shared.write(call.user_id, complete))
+        return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
 
     def _shop(self, gateway: PaymentGateway) -> Shop:
         accepts_test = self._settings.accept_test_payments
@@ -235,9 +236,5 @@ class Reconciler:
         )
 
 
-async def _free() -> None:
-    """Charge nothing."""
-
-
-def _still_being_checked() -> TemporarilyUnavailableError:
-    return TemporarilyUnavailableError("Payment is still being checked", reason="timeout")
+async def _charge_nothing() -> None:
+    """What a new query costs that is charged already."""

@@ -19,6 +19,7 @@ from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
     PaymentHeldError,
     PaymentNotOwnedError,
+    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnexpectedError,
     WalletBusyError,
@@ -72,13 +73,13 @@ class ReconcileCall:
     expires_at: float
 
     def check_not_expired(self) -> None:
-        """Raise ``TemporarilyUnavailableError`` when nobody waits any more: the next call asks anew."""
+        """Raise ``StillBeingCheckedError`` when nobody waits any more: the next call asks anew."""
         if time.monotonic() > self.expires_at:
-            raise TemporarilyUnavailableError("Payment is still being checked", reason="timeout")
+            raise StillBeingCheckedError
 
 
 class Settlement:
-    """Acts on what the provider said. Every method blocks, and is called on a thread."""
+    """Acts on what the provider said. Its methods block unless they say otherwise: call them on a thread."""
 
     def __init__(self, ledger: Ledger, events: EventDispatcher) -> None:
         self._ledger = ledger
@@ -101,11 +102,11 @@ class Settlement:
             local, wallet = self._ledger.read_with_wallet(call.payment_id, payment, call.user_id)
         match decide(payment, local, wallet, call.user_id, shop):
             case AlreadyCredited(entry):
-                return self.confirm(call, local, entry, payment.status)
+                return self.complete(call, local, entry, payment.status)
             case NotOwned():
                 raise PaymentNotOwnedError
             case Hold(reason):
-                self.hold(call, reason)
+                self.report_held(call, reason)
             case StillPending():
                 return _result(call, local, payment.status)
             case Cancel():
@@ -115,20 +116,22 @@ class Settlement:
             case never:
                 assert_never(never)
 
-    def confirm(
+    def complete(
         self, call: ReconcileCall, local: LocalState, entry: LedgerEntry, provider_status: str
     ) -> ReconcileResult:
-        """Answer that the credit is in the ledger, and put right a status left behind.
+        """Answer that ``entry`` proves the credit; report it where a call of ours entered it.
 
-        A crash or a late notification leaves such a status. Whether the repair works does not change the
-        answer.
+        A status that a crash or a late notification left behind is put right. Whether that works does not
+        change the answer. Blocks only where ``needs_repair``.
         """
-        if local.status in _REPAIRABLE:
+        if self._ledger.take_entered(entry):
+            self._events.credited(call.payment_id, entry)
+        if needs_repair(local):
             local = self._mark_succeeded(call, entry) or local
         return _result(call, local, provider_status, credited=True)
 
-    def hold(self, call: ReconcileCall, reason: HoldReason) -> NoReturn:
-        """Report a payment that does not add up. Raises ``PaymentHeldError``."""
+    def report_held(self, call: ReconcileCall, reason: HoldReason) -> NoReturn:
+        """Report a payment that does not add up. Raises ``PaymentHeldError``. Does not block."""
         self._events.held(call.payment_id, call.user_id, reason)
         raise PaymentHeldError(reason.message, reason=reason.value)
 
@@ -136,51 +139,53 @@ class Settlement:
         local = self.read(call)
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
-            return self.confirm(call, local, decision.entry, SUCCEEDED)
+            return self.complete(call, local, decision.entry, SUCCEEDED)
         if local.record is None or isinstance(decision, NotOwned):
             raise PaymentNotOwnedError
         raise InvalidProviderResponseError("Payment provider does not know this payment")
 
     def _credit(self, call: ReconcileCall, credit: Credit, payment: ProviderPayment) -> ReconcileResult:
-        failure: Exception | None = None
-        is_ours = False
-        try:
-            wallet = credit.wallet or self._ledger.create_wallet(call.user_id, credit.money.currency)
-            is_ours = self._ledger.credit(
-                call.service, call.payment_id, wallet, credit.money, payment.metadata
-            )
-        except WalletBusyError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the host's path fails or is silent: only the ledger tells
-            failure = error
-            log.warning(
-                "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
-            )
+        failure = self._try_to_credit(call, credit, payment)
         local = self.read(call)
         match decide_locally(local, call.user_id):
             case AlreadyCredited(entry):
-                if is_ours:
-                    self._events.credited(call.payment_id, entry)
-                return self.confirm(call, local, entry, payment.status)
+                return self.complete(call, local, entry, payment.status)
             case Hold(reason):
-                self.hold(call, reason)
-        if isinstance(failure, _PROGRAMMING_ERRORS):
-            raise UnexpectedError from failure
-        raise TemporarilyUnavailableError("Payment could not be credited yet", reason="not_written")
+                self.report_held(call, reason)
+            case NotOwned() | None:
+                if isinstance(failure, _PROGRAMMING_ERRORS):
+                    raise UnexpectedError from failure
+                raise TemporarilyUnavailableError("Payment could not be credited yet", reason="not_written")
+            case never:
+                assert_never(never)
+
+    def _try_to_credit(
+        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment
+    ) -> Exception | None:
+        """Run the host's path; return what it raised. Whether it credited only the ledger tells."""
+        try:
+            wallet = credit.wallet or self._ledger.create_wallet(call.user_id, credit.money.currency)
+            self._ledger.credit(call.service, call.payment_id, wallet, credit.money, payment.metadata)
+        except WalletBusyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the host's path may raise anything
+            log.warning(
+                "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
+            )
+            return error
+        return None
 
     def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status != PENDING:
             return _result(call, local, CANCELED)
         with _database(call):
-            has_changed = self._ledger.cancel(call.payment_id)
-            if has_changed:
-                self._ledger.count_auto_topup_failure(call.service, call.payment_id, payment.metadata)
+            has_changed = self._ledger.cancel(call.service, call.payment_id, payment.metadata)
+        if has_changed:
+            self._events.canceled(call.payment_id, call.user_id)
         local = self.read(call)
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
-            return self.confirm(call, local, decision.entry, CANCELED)
-        if has_changed:
-            self._events.canceled(call.payment_id, call.user_id)
+            return self.complete(call, local, decision.entry, CANCELED)
         return _result(call, local, CANCELED)
 
     def _mark_succeeded(self, call: ReconcileCall, entry: LedgerEntry) -> LocalState | None:
@@ -194,6 +199,11 @@ class Settlement:
                 type(error).__name__,
             )
             return None
+
+
+def needs_repair(local: LocalState) -> bool:
+    """Whether a proved credit has left the payment's status behind."""
+    return local.status in _REPAIRABLE
 
 
 def _result(

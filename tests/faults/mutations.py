@@ -22,8 +22,8 @@ from open_webui.internal.db import get_db
 from open_webui.models.billing import LedgerEntry, Payments, Wallet
 from sqlalchemy import insert, select, update
 
-from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet, ThreadSlot
-from openwebui_billing_reconcile.errors import TemporarilyUnavailableError
+from openwebui_billing_reconcile.concurrency import KeyedLock, SerialThread, TaskSet
+from openwebui_billing_reconcile.errors import StillBeingCheckedError
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money import values
 from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide, decide_locally
@@ -72,7 +72,7 @@ def _ledger_before_record() -> Iterator[Patch]:
 def _own_crediting_path() -> Iterator[Patch]:
     """The plugin credits by itself: it reads and writes the balance without lock and key."""
 
-    def credit(_ledger: Ledger, _service: Any, payment_id: str, wallet: Any, money: Any, _: Any) -> bool:
+    def credit(_ledger: Ledger, _service: Any, payment_id: str, wallet: Any, money: Any, _: Any) -> None:
         with get_db() as session:
             balance = session.scalars(select(Wallet.balance_topup_kopeks).where(Wallet.id == wallet.id)).one()
         time.sleep(0.3)  # so that calls at the same time do meet, also on a busy machine
@@ -97,7 +97,6 @@ def _own_crediting_path() -> Iterator[Patch]:
             session.commit()
         watched_steps.reached("ledger committed")
         Payments.update_payment_by_provider_id(payment_id, {"status": "succeeded"})
-        return True
 
     yield Ledger, "credit", credit
 
@@ -107,7 +106,7 @@ def _no_wallet_check() -> Iterator[Patch]:
 
     def credit(
         _ledger: Ledger, service: Any, payment_id: str, wallet: Any, money: Any, metadata: Mapping[str, Any]
-    ) -> bool:
+    ) -> None:
         verified = {"kind": "topup", "user_id": wallet.user_id, "wallet_id": wallet.id}
         service._process_topup_webhook(
             event_type="payment.succeeded",
@@ -121,7 +120,6 @@ def _no_wallet_check() -> Iterator[Patch]:
                 "metadata": {**metadata, **verified, "amount_kopeks": money.kopeks},
             },
         )
-        return True
 
     yield Ledger, "credit", credit
 
@@ -129,7 +127,7 @@ def _no_wallet_check() -> Iterator[Patch]:
 def _unconditional_cancel() -> Iterator[Patch]:
     """A cancellation is recorded whatever the record says by now."""
 
-    def cancel(_ledger: Ledger, payment_id: str) -> bool:
+    def cancel(_ledger: Ledger, _service: Any, payment_id: str, _metadata: Mapping[str, Any]) -> bool:
         watched_steps.reached("cancel entered")
         Payments.update_payment_by_provider_id(payment_id, {"status": "canceled"})
         watched_steps.reached("canceled")
@@ -144,7 +142,7 @@ def _no_proof() -> Iterator[Patch]:
     def believing(local: LocalState, user_id: str) -> Any:
         decision = decide_locally(local, user_id)
         if decision is None and local.record and local.record.wallet_id:
-            entry = values.LedgerEntry(user_id, local.record.wallet_id, local.record.money)
+            entry = values.LedgerEntry("", user_id, local.record.wallet_id, local.record.money)
             return AlreadyCredited(entry)
         return decision
 
@@ -199,23 +197,23 @@ def _no_thread_slot() -> Iterator[Patch]:
     """Any number of threads work at the same time."""
 
     @asynccontextmanager
-    async def free(_slots: ThreadSlot) -> AsyncIterator[None]:
+    async def free(_slots: SerialThread) -> AsyncIterator[None]:
         yield
 
-    async def on_a_thread(_slots: ThreadSlot, work: Callable[[], Any]) -> Any:
+    async def on_a_thread(_slots: SerialThread, work: Callable[[], Any]) -> Any:
         return await anyio.to_thread.run_sync(work)
 
-    yield ThreadSlot, "slot", free
-    yield ThreadSlot, "run", on_a_thread
+    yield SerialThread, "slot", free
+    yield SerialThread, "run", on_a_thread
 
 
 def _no_threads() -> Iterator[Patch]:
     """The plugin works on the database on the event loop."""
 
-    async def here(_slots: ThreadSlot, work: Callable[[], Any]) -> Any:
+    async def here(_slots: SerialThread, work: Callable[[], Any]) -> Any:
         return work()
 
-    yield ThreadSlot, "run", here
+    yield SerialThread, "run", here
 
 
 def _no_repair_timeout() -> Iterator[Patch]:
@@ -237,7 +235,7 @@ def _call_outlives_its_caller() -> Iterator[Patch]:
             async with asyncio.timeout(SHORT):
                 return await tasks.run(original(*arguments))
         except TimeoutError:
-            raise TemporarilyUnavailableError("Payment is still being checked") from None
+            raise StillBeingCheckedError from None
 
     yield reconcile, "REPLY_TIMEOUT", ENDLESS
     yield Reconciler, "reconcile", detached

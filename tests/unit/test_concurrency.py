@@ -7,15 +7,16 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.concurrency import (
     InFlightLimit,
     InFlightLimitError,
     KeyedLock,
     PerLoop,
+    SerialThread,
     SingleFlight,
     TaskSet,
-    ThreadSlot,
 )
 
 
@@ -192,18 +193,18 @@ async def test_one_at_a_time_holds_a_key() -> None:
 
 def test_a_key_has_so_many_items_under_way() -> None:
     limit = InFlightLimit(2)
-    with limit.hold("key", "a"), limit.hold("key", "b"):
-        with pytest.raises(InFlightLimitError), limit.hold("key", "c"):
+    with limit.track("key", "a"), limit.track("key", "b"):
+        with pytest.raises(InFlightLimitError), limit.track("key", "c"):
             pass
-        with limit.hold("key", "a"), limit.hold("another key", "c"):
+        with limit.track("key", "a"), limit.track("another key", "c"):
             pass
-        with pytest.raises(InFlightLimitError), limit.hold("key", "c"):
+        with pytest.raises(InFlightLimitError), limit.track("key", "c"):
             pass
-    with limit.hold("key", "c"), limit.hold("key", "d"):
+    with limit.track("key", "c"), limit.track("key", "d"):
         pass
 
 
-# --- ThreadSlot ----------------------------------------------------------------------------------
+# --- SerialThread ----------------------------------------------------------------------------------
 
 
 class Blocking:
@@ -221,13 +222,13 @@ class Blocking:
         return threading.get_ident()
 
 
-async def in_slot(slot: ThreadSlot, work: Callable[[], int]) -> int:
+async def in_slot(slot: SerialThread, work: Callable[[], int]) -> int:
     async with slot.slot():
         return await slot.run(work)
 
 
 async def test_one_thread_works_at_a_time_and_not_the_loops() -> None:
-    slot, work = ThreadSlot(spare=3, overdue_after=60), Blocking()
+    slot, work = SerialThread(spare=3, overdue_after=60), Blocking()
     calls = [asyncio.create_task(in_slot(slot, work)) for _ in range(5)]
     await until(lambda: work.running == 1)
     await settle_down()
@@ -238,7 +239,7 @@ async def test_one_thread_works_at_a_time_and_not_the_loops() -> None:
 
 
 async def test_a_stuck_thread_gives_its_place_to_a_spare_one() -> None:
-    slot, stuck = ThreadSlot(spare=2, overdue_after=0.02), Blocking()
+    slot, stuck = SerialThread(spare=2, overdue_after=0.02), Blocking()
     calls = [asyncio.create_task(in_slot(slot, stuck)) for _ in range(2)]
     await until(lambda: stuck.running == 2)
     assert await asyncio.wait_for(in_slot(slot, lambda: 7), 10) == 7
@@ -247,13 +248,25 @@ async def test_a_stuck_thread_gives_its_place_to_a_spare_one() -> None:
 
 
 async def test_no_more_threads_than_one_and_the_spare_are_stuck() -> None:
-    slot, stuck = ThreadSlot(spare=2, overdue_after=0.01), Blocking()
+    slot, stuck = SerialThread(spare=2, overdue_after=0.01), Blocking()
     calls = [asyncio.create_task(in_slot(slot, stuck)) for _ in range(8)]
     await until(lambda: stuck.running == 3)
     await asyncio.sleep(0.1)  # more than enough for the others to become overdue
     assert stuck.running == 3
     stuck.may_end.set()
     await asyncio.gather(*calls)
+
+
+async def test_a_thread_that_ends_when_it_is_overdue_gives_one_place_back(mocker: MockerFixture) -> None:
+    serial = SerialThread(spare=3, overdue_after=60)
+    call_later = mocker.spy(asyncio.get_running_loop(), "call_later")
+    async with serial.slot():
+        _, overdue = call_later.call_args.args
+        overdue()
+    async with serial.slot():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), serial.slot():
+                pass
 
 
 # --- PerLoop -------------------------------------------------------------------------------------

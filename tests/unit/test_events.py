@@ -13,7 +13,7 @@ from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import LedgerEntry, Money
 from openwebui_billing_reconcile.topup.events import EventDispatcher
 
-ENTRY = LedgerEntry("me", "w1", Money(100000, "RUB"))
+ENTRY = LedgerEntry("e1", "me", "w1", Money(100000, "RUB"))
 
 
 class Listener:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.hookspecs import Hooks
 from openwebui_billing_reconcile.host import requirements
@@ -164,8 +165,8 @@ def test_a_service_of_another_class_is_missed(host: StubHost, tmp_path: Path) ->
     assert both(host, tmp_path) == [f"{BILLING_ROUTER}.billing_service._process_topup_webhook"]
 
 
-def counted(host: StubHost, relay: Hooks, *, metadata: dict[str, str], recorded: dict[str, str]) -> Any:
-    """How many failures the wallet counts once an auto top-up with such metadata is canceled."""
+def add_pending(host: StubHost, recorded: dict[str, str]) -> None:
+    """Add a pending top-up, and the metadata that the host wrote on it."""
     host.load()
     host.create_tables()
     tables = host.module(TABLES)
@@ -175,7 +176,7 @@ def counted(host: StubHost, relay: Hooks, *, metadata: dict[str, str], recorded:
             tables.Payment(
                 id="p1",
                 provider_payment_id="pay-1",
-                status="canceled",
+                status="pending",
                 kind="topup",
                 user_id="me",
                 wallet_id="w1",
@@ -186,13 +187,28 @@ def counted(host: StubHost, relay: Hooks, *, metadata: dict[str, str], recorded:
             )
         )
         session.commit()
-    service = host.module(BILLING).billing_service
-    ledger = Ledger(OpenWebUIHost(relay))
-    ledger.count_auto_topup_failure(service, "pay-1", metadata)
-    ledger.count_auto_topup_failure(service, "unknown", {"auto_topup": "true"})
+
+
+def status_and_failures(host: StubHost) -> tuple[str, Any]:
+    """Return the payment's status, and how many failures its wallet counts."""
+    tables = host.module(TABLES)
     with host.module(DB).get_db() as session:
         wallet = session.get(tables.Wallet, "w1")
-        return getattr(wallet, requirements.FAIL_COUNT, "not there")
+        status: str = session.get(tables.Payment, "p1").status
+        return status, getattr(wallet, requirements.FAIL_COUNT, "not there")
+
+
+def counted(host: StubHost, relay: Hooks, *, metadata: dict[str, str], recorded: dict[str, str]) -> Any:
+    """How many failures the wallet counts once an auto top-up with such metadata is canceled."""
+    add_pending(host, recorded)
+    service = host.module(BILLING).billing_service
+    ledger = Ledger(OpenWebUIHost(relay))
+    assert ledger.cancel(service, "pay-1", metadata)
+    assert not ledger.cancel(service, "pay-1", metadata)  # once per payment
+    assert not ledger.cancel(service, "unknown", {"auto_topup": "true"})
+    status, failures = status_and_failures(host)
+    assert status == "canceled"
+    return failures
 
 
 AUTO = {"auto_topup": "true"}
@@ -221,3 +237,18 @@ def test_where_the_host_cannot_count_nothing_is_counted(
     host.rename(module, name)
     assert counted(host, mocker.Mock(), metadata=AUTO, recorded=AUTO) == failures
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_failure_that_cannot_be_counted_leaves_the_payment_for_the_next_call(
+    host: StubHost, mocker: MockerFixture
+) -> None:
+    add_pending(host, AUTO)
+    service = host.module(BILLING).billing_service
+    ledger = Ledger(OpenWebUIHost(mocker.Mock()))
+    broken = mocker.patch.object(service, requirements.AUTO_TOPUP_FAILURE, side_effect=RuntimeError)
+    with pytest.raises(RuntimeError):
+        ledger.cancel(service, "pay-1", AUTO)
+    assert status_and_failures(host) == ("pending", 0)
+    mocker.stop(broken)
+    assert ledger.cancel(service, "pay-1", AUTO)
+    assert status_and_failures(host) == ("canceled", 1)

@@ -20,7 +20,7 @@ from .provider_objects import each
 
 RUB = Money(100_000, "RUB")
 RECORD = PaymentRecord("record", "succeeded", "topup", "user", "wallet", RUB)
-ENTRY = LedgerEntry("user", "wallet", RUB)
+ENTRY = LedgerEntry("e1", "user", "wallet", RUB)
 DIFFERENCES: dict[str, dict[str, Any]] = {
     "a kopek less": {"money": Money(99_999, "RUB")},
     "a kopek more": {"money": Money(100_001, "RUB")},
@@ -49,7 +49,7 @@ def test_entry_that_differs_from_the_record_is_held(case: dict[str, Any], status
 
 @pytest.mark.parametrize("kopeks", [0, -100_000])
 def test_entry_without_a_record_and_without_money_is_held(kopeks: int) -> None:
-    entry = LedgerEntry("user", "wallet", Money(kopeks, "RUB"))
+    entry = LedgerEntry("e1", "user", "wallet", Money(kopeks, "RUB"))
     assert decide_locally(LocalState(topups=(entry,)), "user") == Hold(HoldReason.CREDITED_ELSEWHERE)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
+from sqlalchemy.exc import OperationalError
 
 from openwebui_billing_reconcile.errors import (
     InvalidPaymentIdError,
@@ -179,6 +182,69 @@ async def test_a_reply_that_takes_too_long_is_given_up_and_lands_later(
     await until(lambda: desk.provider.queries)
 
 
+async def test_a_credit_is_reported_once_although_the_hosts_path_fails_after_it(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    service = desk.host.billing_service
+    path = service._process_topup_webhook
+
+    def fails_at_the_end(**arguments: Any) -> None:
+        path(**arguments)
+        raise ConnectionError
+
+    mocker.patch.object(service, "_process_topup_webhook", fails_at_the_end)
+    desk.reconciler = Reconciler(desk.host, Settings())  # as after a second attach to the same host
+    assert await desk() == CREDITED
+    assert await desk() == CREDITED
+    await until(lambda: desk.provider.events)
+    assert [(event.outcome, event.payment_id) for event in desk.provider.events] == [("credited", "pay-1")]
+
+
+async def test_a_credit_that_could_not_be_proved_is_reported_with_its_proof(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    read, reads = Ledger.read, []
+
+    def fails_the_second_time(*arguments: Any) -> Any:
+        reads.append(1)
+        if len(reads) == 2:
+            raise OperationalError("select", {}, Exception("down"))
+        return read(*arguments)
+
+    mocker.patch.object(Ledger, "read", fails_the_second_time)
+    with pytest.raises(TemporarilyUnavailableError):
+        await desk()
+    assert not desk.provider.events
+    assert await desk() == CREDITED
+    await until(lambda: desk.provider.events)
+    assert [event.outcome for event in desk.provider.events] == ["credited"]
+
+
+async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settled(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
+    desk.provider.status = "pending"
+    assert not (await desk()).credited
+    desk.add_payment("another")
+    desk.provider.status = "succeeded"
+    may_settle = threading.Event()
+    credit = Ledger.credit
+
+    def credits_slowly(*arguments: Any) -> None:
+        may_settle.wait(30)
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", credits_slowly)
+    another = desk.start("another")
+    await until(lambda: "another" in desk.provider.queries)
+    poll = desk.start()
+    await until(lambda: desk.provider.queries.count("pay-1") == 2)
+    may_settle.set()
+    assert (await poll).credited
+    assert (await another).credited
+
+
 async def test_only_the_owner_is_answered_and_nobody_else_costs_a_query(desk: Desk) -> None:
     with pytest.raises(PaymentNotOwnedError):
         await desk("pay-1", "somebody")
@@ -220,12 +286,12 @@ async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerF
     inside, most = 0, 0
     credit = Ledger.credit
 
-    def counted(*arguments: Any) -> bool:
+    def counted(*arguments: Any) -> None:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         try:
-            return credit(*arguments)
+            credit(*arguments)
         finally:
             inside -= 1
 
@@ -238,11 +304,11 @@ async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerF
 async def test_a_wallet_that_is_held_for_a_moment_is_waited_for(desk: Desk, mocker: MockerFixture) -> None:
     credit, held = Ledger.credit, [1, 2, 3]
 
-    def busy_at_first(*arguments: Any) -> bool:
+    def busy_at_first(*arguments: Any) -> None:
         if held:
             held.pop()
             raise WalletBusyError
-        return credit(*arguments)
+        credit(*arguments)
 
     mocker.patch.object(Ledger, "credit", busy_at_first)
     assert await desk() == CREDITED
@@ -255,6 +321,28 @@ async def test_a_wallet_that_stays_held_is_given_up(desk: Desk, mocker: MockerFi
     with pytest.raises(WalletBusyError) as raised:
         await desk()
     assert raised.value.retry_after
+
+
+async def test_the_time_to_wait_for_a_wallet_begins_with_the_providers_answer(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    clock = mocker.patch.object(reconcile, "time")
+    clock.monotonic.side_effect = time.monotonic
+    desk.provider.may_answer.clear()
+    credit, held = Ledger.credit, [1]
+
+    def busy_at_first(*arguments: Any) -> None:
+        if held:
+            held.pop()
+            raise WalletBusyError
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", busy_at_first)
+    call = desk.start()
+    await until(lambda: desk.provider.queries)
+    clock.monotonic.side_effect = lambda: time.monotonic() + 8  # so long the provider took
+    desk.provider.may_answer.set()
+    assert await call == CREDITED
 
 
 async def test_what_does_not_add_up_is_held(desk: Desk) -> None:

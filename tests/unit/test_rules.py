@@ -36,7 +36,7 @@ RUB = Money(100000, "RUB")
 SHOP = Shop(account_id="100500", accepts_test_payments=False, default_currency="RUB")
 MINE = Wallet("w1", "me", "RUB")
 RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
-ENTRY = LedgerEntry("me", "w1", RUB)
+ENTRY = LedgerEntry("e1", "me", "w1", RUB)
 PAID = ProviderPayment(
     id="x",
     status="succeeded",
@@ -254,10 +254,10 @@ def test_a_record_without_a_wallet_is_proved_by_an_entry_in_any_of_the_owners() 
 @pytest.mark.parametrize(
     "line",
     [
-        LedgerEntry("somebody", "w1", RUB),
-        LedgerEntry("me", "w2", RUB),
-        LedgerEntry("me", "w1", Money(99999, "RUB")),
-        LedgerEntry("me", "w1", Money(100000, "USD")),
+        LedgerEntry("e1", "somebody", "w1", RUB),
+        LedgerEntry("e1", "me", "w2", RUB),
+        LedgerEntry("e1", "me", "w1", Money(99999, "RUB")),
+        LedgerEntry("e1", "me", "w1", Money(100000, "USD")),
     ],
 )
 def test_an_entry_that_differs_from_the_record_is_held(line: LedgerEntry) -> None:
@@ -266,7 +266,7 @@ def test_an_entry_that_differs_from_the_record_is_held(line: LedgerEntry) -> Non
 
 
 def test_an_entry_of_nothing_proves_nothing() -> None:
-    line = LedgerEntry("me", "w1", Money(0, "RUB"))
+    line = LedgerEntry("e1", "me", "w1", Money(0, "RUB"))
     assert decide_locally(LocalState(topups=(line,)), "me") == Hold(HoldReason.CREDITED_ELSEWHERE)
 
 

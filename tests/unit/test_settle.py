@@ -34,7 +34,7 @@ from openwebui_billing_reconcile.topup.settle import ReconcileCall, Settlement
 
 RUB = Money(100000, "RUB")
 RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
-ENTRY = LedgerEntry("me", "w1", RUB)
+ENTRY = LedgerEntry("e1", "me", "w1", RUB)
 OPEN = LocalState(RECORD)
 CREDITED = LocalState(replace(RECORD, status="succeeded"), (ENTRY,))
 WALLET = Wallet("w1", "me", "RUB")
@@ -61,7 +61,7 @@ class Settling:
         self.events: Mock = mocker.create_autospec(EventDispatcher, instance=True)
         self.ledger.read_with_wallet.return_value = (OPEN, WALLET)
         self.ledger.read.return_value = CREDITED
-        self.ledger.credit.return_value = True
+        self.ledger.take_entered.return_value = True
 
     def __call__(self, payment: ProviderPayment | None = PAID, *, expires_in: float = 60) -> ReconcileResult:
         call = ReconcileCall(SERVICE, "me", "x", time.monotonic() + expires_in)
@@ -84,6 +84,7 @@ def test_a_credit_is_written_proved_and_reported(settle: Settling) -> None:
         call.read_with_wallet("x", PAID, "me"),
         call.credit(SERVICE, "x", WALLET, RUB, PAID.metadata),
         call.read("x"),
+        call.take_entered(ENTRY),
     ]
     assert settle.events.mock_calls == [call.credited("x", ENTRY)]
 
@@ -96,7 +97,7 @@ def test_a_call_that_nobody_waits_for_reads_and_writes_nothing(settle: Settling)
 
 
 def test_a_credit_that_another_entered_is_not_reported_as_ours(settle: Settling) -> None:
-    settle.ledger.credit.return_value = False
+    settle.ledger.take_entered.return_value = False
     assert settle().credited
     settle.events.credited.assert_not_called()
 
@@ -133,7 +134,17 @@ def test_a_programming_error_of_the_path_is_not_try_later(settle: Settling, faul
 def test_whatever_the_path_raises_a_credit_in_the_ledger_counts(settle: Settling) -> None:
     settle.ledger.credit.side_effect = TypeError("after the commit")
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
-    settle.events.credited.assert_not_called()  # whose it is cannot be told
+    settle.events.credited.assert_called_once_with("x", ENTRY)
+
+
+def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settling) -> None:
+    settle.ledger.read.side_effect = database_error()
+    with pytest.raises(TemporarilyUnavailableError):
+        settle()
+    settle.events.credited.assert_not_called()
+    settle.ledger.read_with_wallet.return_value = (CREDITED, WALLET)
+    assert settle().credited
+    settle.events.credited.assert_called_once_with("x", ENTRY)
 
 
 def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
@@ -186,7 +197,7 @@ def test_a_status_left_behind_is_put_right(settle: Settling, status: str) -> Non
     behind = LocalState(replace(RECORD, status=status), (ENTRY,))
     settle.ledger.read_with_wallet.return_value = (behind, WALLET)
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
-    assert settle.ledger.mock_calls[1:] == [call.mark_succeeded(SERVICE, "x", ENTRY), call.read("x")]
+    assert settle.ledger.mock_calls[2:] == [call.mark_succeeded(SERVICE, "x", ENTRY), call.read("x")]
 
 
 @pytest.mark.parametrize("status", ["succeeded", "refunded", "disputed", ""])
@@ -209,20 +220,19 @@ def test_a_repair_that_fails_does_not_change_the_answer(
     assert caplog.messages == [f"A credited payment could not be marked succeeded: payment=x error={name}"]
 
 
-def test_a_cancellation_that_is_recorded_is_counted_and_reported(settle: Settling) -> None:
+def test_a_cancellation_that_is_recorded_is_reported(settle: Settling) -> None:
     settle.ledger.cancel.return_value = True
     settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))
     assert settle(CANCELED) == ReconcileResult("x", "canceled", "canceled", credited=False)
     assert settle.ledger.mock_calls[1:] == [
-        call.cancel("x"),
-        call.count_auto_topup_failure(SERVICE, "x", CANCELED.metadata),
+        call.cancel(SERVICE, "x", CANCELED.metadata),
         call.read("x"),
     ]
     assert settle.events.mock_calls == [call.canceled("x", "me")]
 
 
 def test_a_credit_that_lands_beside_a_cancellation_counts(settle: Settling) -> None:
-    settle.ledger.cancel.return_value = False
+    settle.ledger.cancel.return_value = settle.ledger.take_entered.return_value = False
     settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
     assert settle(CANCELED) == ReconcileResult("x", "canceled", "succeeded", credited=True)
     settle.ledger.mark_succeeded.assert_called_once_with(SERVICE, "x", ENTRY)
@@ -239,11 +249,10 @@ def test_a_cancellation_that_cannot_be_recorded_is_try_later(
     assert caplog.messages == ["The billing database did not answer: payment=x error=OperationalError"]
 
 
-def test_a_cancellation_that_another_recorded_is_not_counted_again(settle: Settling) -> None:
+def test_a_cancellation_that_another_recorded_is_not_reported(settle: Settling) -> None:
     settle.ledger.cancel.return_value = False
     settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))
     settle(CANCELED)
-    settle.ledger.count_auto_topup_failure.assert_not_called()
     settle.events.canceled.assert_not_called()
 
 
