@@ -26,7 +26,7 @@ test: $(READY)
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
 
-## The long versions of the proofs under fire.
+## The long versions of the fault tests.
 prove: $(READY)
 	PROVE=1 $(BIN)/python -m pytest -n 2 tests/faults $(ARGS)
 

@@ -92,7 +92,8 @@ class ProviderClient:
 
         Joins a query under way, or takes an answer younger than ``max_age`` seconds. Otherwise calls
         ``on_new_query``, which may raise, and asks. A caller that is cancelled cancels no query. Raises
-        ``ProviderRejectedError``, ``InvalidProviderResponseError`` or ``TemporarilyUnavailableError``.
+        ``ProviderRejectedError``, ``InvalidProviderResponseError``, ``NotConfiguredError`` or
+        ``TemporarilyUnavailableError``.
         """
         async with self._start_locks(payment_id):  # so that no other query starts while this one is charged
             state = self._state(payment_id)
