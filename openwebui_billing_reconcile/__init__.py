@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         UnexpectedError,
         WalletBusyError,
     )
-    from .hookspecs import Host, PaymentGateway, TopupEvent, hookimpl
+    from .hookspecs import Host, PaymentGateway, TopupEvent, Way, hookimpl
 
 __all__ = [
     "GatewayError",
@@ -49,6 +49,7 @@ __all__ = [
     "TopupEvent",
     "UnexpectedError",
     "WalletBusyError",
+    "Way",
     "attach",
     "detach",
     "hookimpl",

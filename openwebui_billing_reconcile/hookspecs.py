@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
@@ -40,17 +41,29 @@ class PaymentGateway(Protocol):
         """
 
 
+class Way(StrEnum):
+    """Who asked about a payment, and on whose behalf. The value is ``reconciled_by`` in the host's tables."""
+
+    RETURN = "return"
+    """The person, who came back from the provider's page."""
+    VISIT = "visit"
+    """The person, on any balance page."""
+    SWEEP = "sweep"
+    """Nobody: the background task."""
+
+
 @dataclass(frozen=True, slots=True)
 class TopupEvent:
     """A new outcome of a top-up, for audit, metrics and alerts.
 
-    ``amount_kopeks`` with ``currency``, and ``wallet_id``, are there for ``credited``; ``reason`` is the code
-    of a ``held`` one. ``at`` is in epoch seconds.
+    ``way`` is how the payment came to be looked at. ``amount_kopeks`` with ``currency``, and ``wallet_id``,
+    are there for ``credited``; ``reason`` is the code of a ``held`` one. ``at`` is in epoch seconds.
     """
 
     outcome: Literal["credited", "held", "canceled"]
     payment_id: str
     user_id: str
+    way: Way
     at: float
     wallet_id: str | None = None
     amount_kopeks: int | None = None

@@ -85,8 +85,9 @@ class TopupMetadata:
 class ProviderPayment:
     """A payment as the provider tells it.
 
-    ``None`` means absent. A field that is there and cannot be read is named in ``malformed``
-    (metadata's own fields as ``metadata.…``) and reads as absent.
+    ``None`` means absent. A field that is there and cannot be read is named in ``malformed`` (metadata's own
+    fields as ``metadata.…``) and reads as absent. ``captured_at`` is the provider's text, ISO 8601; nothing
+    is decided by it.
     """
 
     id: str
@@ -96,6 +97,7 @@ class ProviderPayment:
     test: bool
     account_id: str | None
     refunded: Money | None
+    captured_at: str | None
     topup: TopupMetadata
     metadata: Mapping[str, Any]
     malformed: frozenset[str]
@@ -125,6 +127,7 @@ class ProviderPayment:
             test=fields.read(answer, "test", _boolean) or False,
             account_id=fields.read(recipient, "account_id", _text, "recipient."),
             refunded=fields.read(answer, "refunded_amount", Money.parse),
+            captured_at=_text(answer.get("captured_at")),
             topup=TopupMetadata(
                 kind=fields.read(metadata, "kind", _text, "metadata."),
                 user_id=fields.read(metadata, "user_id", _text, "metadata."),

@@ -9,7 +9,7 @@ import time
 
 from cachetools import LRUCache
 
-from openwebui_billing_reconcile.hookspecs import Hooks, TopupEvent
+from openwebui_billing_reconcile.hookspecs import Hooks, TopupEvent, Way
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import LedgerEntry
 
@@ -33,21 +33,23 @@ class EventDispatcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def credited(self, payment_id: str, entry: LedgerEntry) -> None:
+    def credited(self, payment_id: str, entry: LedgerEntry, way: Way) -> None:
         """Report that this payment's credit is now in the ledger."""
         log.info(
-            "Top-up credited: payment=%s user=%s wallet=%s kopeks=%d currency=%s",
+            "Top-up credited: payment=%s user=%s wallet=%s kopeks=%d currency=%s way=%s",
             payment_id,
             entry.user_id,
             entry.wallet_id,
             entry.money.kopeks,
             entry.money.currency,
+            way.value,
         )
         self._dispatch(
             TopupEvent(
                 outcome="credited",
                 payment_id=payment_id,
                 user_id=entry.user_id,
+                way=way,
                 at=time.time(),
                 wallet_id=entry.wallet_id,
                 amount_kopeks=entry.money.kopeks,
@@ -55,23 +57,24 @@ class EventDispatcher:
             )
         )
 
-    def canceled(self, payment_id: str, user_id: str) -> None:
+    def canceled(self, payment_id: str, user_id: str, way: Way) -> None:
         """Report that the provider canceled this payment and the host's record now says so."""
-        self._dispatch(TopupEvent("canceled", payment_id, user_id, at=time.time()))
+        self._dispatch(TopupEvent("canceled", payment_id, user_id, way, at=time.time()))
 
-    def held(self, payment_id: str, user_id: str, reason: HoldReason) -> None:
+    def held(self, payment_id: str, user_id: str, reason: HoldReason, way: Way) -> None:
         """Report that this payment is not credited and a person has to look."""
         with self._lock:
             if (payment_id, reason) in self._holds:
                 return
             self._holds[payment_id, reason] = True
         log.warning(
-            "Top-up held, nothing credited: payment=%s user=%s reason=%s",
+            "Top-up held, nothing credited: payment=%s user=%s reason=%s way=%s",
             payment_id,
             user_id,
             reason.value,
+            way.value,
         )
-        self._dispatch(TopupEvent("held", payment_id, user_id, at=time.time(), reason=reason.value))
+        self._dispatch(TopupEvent("held", payment_id, user_id, way, at=time.time(), reason=reason.value))
 
     def _dispatch(self, event: TopupEvent) -> None:
         try:

@@ -24,6 +24,7 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
+from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
@@ -52,6 +53,11 @@ from .events import EventDispatcher
 
 log = logging.getLogger(__name__)
 
+RECONCILED_BY: Final = "reconciled_by"
+CAPTURED_AT: Final = "captured_at"
+"""Two keys in the metadata that the host's path stores with a payment: which way its credit came, and the
+provider's time of capture. A webhook leaves none, so the share of lost ones can be read from the tables."""
+
 _REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
 """Statuses that a proved credit overrules. One that we do not know was given by somebody for a reason."""
 
@@ -61,16 +67,17 @@ _PROGRAMMING_ERRORS: Final = (AttributeError, ImportError, NameError, TypeError)
 
 @dataclass(frozen=True, slots=True)
 class ReconcileCall:
-    """One user asking about one payment.
+    """One payment to be looked at for one user.
 
-    ``service`` is the host's ``BillingService``. ``expires_at``, by the monotonic clock in seconds, is when
-    nobody waits for the answer any more.
+    ``way`` is who asked. ``service`` is the host's ``BillingService``. ``expires_at``, by the monotonic clock
+    in seconds, is when nobody waits for the answer any more.
     """
 
     service: Any
     user_id: str
     payment_id: str
     expires_at: float
+    way: Way = Way.RETURN
 
     def check_not_expired(self) -> None:
         """Raise ``StillBeingCheckedError`` when nobody waits any more: the next call asks anew."""
@@ -125,14 +132,14 @@ class Settlement:
         change the answer. Blocks only where ``needs_repair``.
         """
         if self._ledger.take_entered(entry):
-            self._events.credited(call.payment_id, entry)
+            self._events.credited(call.payment_id, entry, call.way)
         if needs_repair(local):
             local = self._mark_succeeded(call, entry) or local
         return _result(call, local, provider_status, credited=True)
 
     def report_held(self, call: ReconcileCall, reason: HoldReason) -> NoReturn:
         """Report a payment that does not add up. Raises ``PaymentHeldError``. Does not block."""
-        self._events.held(call.payment_id, call.user_id, reason)
+        self._events.held(call.payment_id, call.user_id, reason, call.way)
         raise PaymentHeldError(reason.message, reason=reason.value)
 
     def _settle_unknown(self, call: ReconcileCall) -> ReconcileResult:
@@ -165,7 +172,8 @@ class Settlement:
         """Run the host's path; return what it raised. Whether it credited only the ledger tells."""
         try:
             wallet = credit.wallet or self._ledger.create_wallet(call.user_id, credit.money.currency)
-            self._ledger.credit(call.service, call.payment_id, wallet, credit.money, payment.metadata)
+            metadata = {**payment.metadata, RECONCILED_BY: call.way.value, CAPTURED_AT: payment.captured_at}
+            self._ledger.credit(call.service, call.payment_id, wallet, credit.money, metadata)
         except WalletBusyError:
             raise
         except Exception as error:  # noqa: BLE001 - the host's path may raise anything
@@ -181,7 +189,7 @@ class Settlement:
         with _database(call):
             has_changed = self._ledger.cancel(call.service, call.payment_id, payment.metadata)
         if has_changed:
-            self._events.canceled(call.payment_id, call.user_id)
+            self._events.canceled(call.payment_id, call.user_id, call.way)
         local = self.read(call)
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +21,22 @@ def test_paid_topup_is_credited(user: User) -> None:
     answers.credited(user.reconcile(payment_id), payment_id)
     assert_credited_once(user, payment_id)
     assert user.balance() == 100_000
+
+
+def test_the_payment_says_how_its_credit_came(host: Host, user: User) -> None:
+    ours, webhooks = paid(user), paid(user)
+    answers.credited(user.reconcile(ours), ours)
+    assert host.webhook(webhooks) == 200
+    captured_at = host.simulator.payment(ours)["captured_at"]
+    assert stored_metadata(host, ours) >= {("reconciled_by", "return"), ("captured_at", captured_at)}
+    assert not {"reconciled_by", "captured_at"} & {name for name, _ in stored_metadata(host, webhooks)}
+
+
+def stored_metadata(host: Host, payment_id: str) -> set[tuple[str, Any]]:
+    """Return the metadata that the host's crediting path stored with the payment."""
+    record = host.books.record(payment_id)
+    assert record is not None
+    return set(record["raw_payload_json"]["metadata"].items())
 
 
 @pytest.mark.parametrize("kopeks", [150_000, 500_000, 1_000_000])

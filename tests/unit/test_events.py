@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from openwebui_billing_reconcile.hookspecs import Host, PaymentGateway, TopupEvent
+from openwebui_billing_reconcile.hookspecs import Host, PaymentGateway, TopupEvent, Way
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import LedgerEntry, Money
 from openwebui_billing_reconcile.topup.events import EventDispatcher
@@ -50,9 +50,11 @@ def listener() -> Listener:
 
 def test_a_credit_is_one_line_and_one_event(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        EventDispatcher(listener).credited("pay-1", ENTRY)
+        EventDispatcher(listener).credited("pay-1", ENTRY, Way.SWEEP)
     listener.wait(1)
-    assert caplog.messages == ["Top-up credited: payment=pay-1 user=me wallet=w1 kopeks=100000 currency=RUB"]
+    assert caplog.messages == [
+        "Top-up credited: payment=pay-1 user=me wallet=w1 kopeks=100000 currency=RUB way=sweep"
+    ]
     (event,) = listener.events
     assert (event.outcome, event.payment_id, event.user_id) == ("credited", "pay-1", "me")
     assert (event.wallet_id, event.amount_kopeks, event.currency) == ("w1", 100000, "RUB")
@@ -64,7 +66,7 @@ def test_a_hold_is_reported_once_per_payment_and_reason(
     events = EventDispatcher(listener)
     for _ in range(3):
         for reason in (HoldReason.REFUNDED, HoldReason.NOT_PAID):
-            events.held("pay-1", "me", reason)
+            events.held("pay-1", "me", reason, Way.VISIT)
     listener.wait(2)
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
     assert [event.reason for event in listener.events] == ["refunded", "not_paid"]
@@ -73,11 +75,11 @@ def test_a_hold_is_reported_once_per_payment_and_reason(
 def test_memory_of_holds_is_bounded(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     events = EventDispatcher(listener)
     for n in range(4097):
-        events.held(f"pay-{n}", "me", HoldReason.REFUNDED)
+        events.held(f"pay-{n}", "me", HoldReason.REFUNDED, Way.VISIT)
     caplog.clear()
-    events.held("pay-1", "me", HoldReason.REFUNDED)
+    events.held("pay-1", "me", HoldReason.REFUNDED, Way.VISIT)
     assert not caplog.records
-    events.held("pay-0", "me", HoldReason.REFUNDED)  # the oldest, forgotten
+    events.held("pay-0", "me", HoldReason.REFUNDED, Way.VISIT)  # the oldest, forgotten
     assert [record.levelname for record in caplog.records][:1] == ["WARNING"]
 
 
@@ -87,7 +89,7 @@ def test_a_listener_that_is_too_slow_misses_the_newest(
     events = EventDispatcher(listener)
     listener.may_go_on.clear()
     for n in range(1100):
-        events.canceled(f"pay-{n}", "me")
+        events.canceled(f"pay-{n}", "me", Way.SWEEP)
     assert 99 <= len(caplog.records) <= 100  # 1,000 wait, and one may be under way
     assert all("too slow" in message for message in caplog.messages)
     listener.may_go_on.set()
@@ -100,10 +102,10 @@ def test_a_listener_that_fails_is_named_and_hears_the_next(
 ) -> None:
     events = EventDispatcher(listener)
     for payment_id in ("fails", "exits"):
-        events.canceled(payment_id, "me")
+        events.canceled(payment_id, "me", Way.SWEEP)
         listener.wait(1)
     thread = events._thread
-    events.canceled("pay-2", "me")
+    events.canceled("pay-2", "me", Way.SWEEP)
     listener.wait(1)
     assert events._thread is thread
     assert caplog.messages == ["A listener failed: ValueError", "A listener failed: SystemExit"]
@@ -113,9 +115,9 @@ def test_a_listener_that_fails_is_named_and_hears_the_next(
 def test_a_cancellation_is_one_event(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     before = time.time()
     with caplog.at_level(logging.INFO):
-        EventDispatcher(listener).canceled("pay-1", "me")
+        EventDispatcher(listener).canceled("pay-1", "me", Way.SWEEP)
     listener.wait(1)
     (event,) = listener.events
     assert before <= event.at <= time.time()
-    assert event == TopupEvent("canceled", "pay-1", "me", event.at)
+    assert event == TopupEvent("canceled", "pay-1", "me", Way.SWEEP, event.at)
     assert not caplog.records

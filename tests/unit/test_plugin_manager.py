@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pytest_mock import MockerFixture
 
-from openwebui_billing_reconcile import TopupEvent, attach
+from openwebui_billing_reconcile import TopupEvent, Way, attach
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -327,7 +327,7 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
     answer = await host.module(BILLING).billing_service.reconcile_topup_payment("u1", "pay-1")
     assert answer["credited"] is True
     event, thread = sys.modules["plugin_listener"].HEARD.get(timeout=10)
-    assert event == TopupEvent("credited", "pay-1", "u1", event.at, "w1", 100_000, "RUB")
+    assert event == TopupEvent("credited", "pay-1", "u1", Way.RETURN, event.at, "w1", 100_000, "RUB")
     assert thread is not threading.main_thread()
     for plugin, failure in (
         ("broken", "payment_gateway: OSError"),
@@ -397,7 +397,7 @@ def test_a_listener_that_fails_is_named_and_the_others_hear(
     install_plugin("deaf", hook_plugin("topup_outcome", body, "event", FIRST))
     install_plugin("listener", LISTENER)
     plugins.load()
-    event = TopupEvent("canceled", "pay-1", "u1", at=1.0)
+    event = TopupEvent("canceled", "pay-1", "u1", Way.SWEEP, at=1.0)
     plugins.topup_outcome(event=event)
     assert sys.modules["plugin_listener"].HEARD.get(timeout=10)[0] is event
     assert caplog.messages == [f"Plugin 'deaf' failed in topup_outcome: {error}"]

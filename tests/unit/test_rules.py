@@ -45,6 +45,7 @@ PAID = ProviderPayment(
     test=False,
     account_id="100500",
     refunded=None,
+    captured_at=None,
     topup=TopupMetadata("topup", "me", "w1", 100000),
     metadata={},
     malformed=frozenset(),

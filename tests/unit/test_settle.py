@@ -18,6 +18,7 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
+from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import HoldReason, Shop
 from openwebui_billing_reconcile.money.values import (
@@ -45,11 +46,13 @@ PAID = ProviderPayment.parse(
         "id": "x",
         "status": "succeeded",
         "paid": True,
+        "captured_at": "2026-01-01T10:00:00.000Z",
         "amount": {"value": "1000.00", "currency": "RUB"},
         "metadata": {"kind": "topup", "user_id": "me"},
     },
     "x",
 )
+METADATA = {**PAID.metadata, "reconciled_by": "return", "captured_at": "2026-01-01T10:00:00.000Z"}
 CANCELED = replace(PAID, status="canceled", paid=False)
 
 
@@ -82,11 +85,11 @@ def test_a_credit_is_written_proved_and_reported(settle: Settling) -> None:
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
     assert settle.ledger.mock_calls == [
         call.read_with_wallet("x", PAID, "me"),
-        call.credit(SERVICE, "x", WALLET, RUB, PAID.metadata),
+        call.credit(SERVICE, "x", WALLET, RUB, METADATA),
         call.read("x"),
         call.take_entered(ENTRY),
     ]
-    assert settle.events.mock_calls == [call.credited("x", ENTRY)]
+    assert settle.events.mock_calls == [call.credited("x", ENTRY, Way.RETURN)]
 
 
 def test_a_call_that_nobody_waits_for_reads_and_writes_nothing(settle: Settling) -> None:
@@ -134,7 +137,7 @@ def test_a_programming_error_of_the_path_is_not_try_later(settle: Settling, faul
 def test_whatever_the_path_raises_a_credit_in_the_ledger_counts(settle: Settling) -> None:
     settle.ledger.credit.side_effect = TypeError("after the commit")
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
-    settle.events.credited.assert_called_once_with("x", ENTRY)
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
 
 
 def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settling) -> None:
@@ -144,7 +147,7 @@ def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settlin
     settle.events.credited.assert_not_called()
     settle.ledger.read_with_wallet.return_value = (CREDITED, WALLET)
     assert settle().credited
-    settle.events.credited.assert_called_once_with("x", ENTRY)
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
 
 
 def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
@@ -154,7 +157,7 @@ def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
     assert settle().credited
     assert settle.ledger.mock_calls[1:3] == [
         call.create_wallet("me", "RUB"),
-        call.credit(SERVICE, "x", WALLET, RUB, PAID.metadata),
+        call.credit(SERVICE, "x", WALLET, RUB, METADATA),
     ]
 
 
@@ -163,7 +166,7 @@ def test_what_does_not_add_up_after_the_path_is_held(settle: Settling) -> None:
     with pytest.raises(PaymentHeldError) as raised:
         settle()
     assert raised.value.reason == "credited_elsewhere"
-    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.CREDITED_ELSEWHERE)]
+    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.CREDITED_ELSEWHERE, Way.RETURN)]
 
 
 def test_a_credit_whose_status_lags_behind_is_put_right_at_once(settle: Settling) -> None:
@@ -228,7 +231,7 @@ def test_a_cancellation_that_is_recorded_is_reported(settle: Settling) -> None:
         call.cancel(SERVICE, "x", CANCELED.metadata),
         call.read("x"),
     ]
-    assert settle.events.mock_calls == [call.canceled("x", "me")]
+    assert settle.events.mock_calls == [call.canceled("x", "me", Way.RETURN)]
 
 
 def test_a_credit_that_lands_beside_a_cancellation_counts(settle: Settling) -> None:
@@ -292,5 +295,5 @@ def test_what_does_not_add_up_is_held_and_reported(settle: Settling) -> None:
         settle(replace(PAID, amount=Money(1, "RUB")))
     assert raised.value.reason == "amount_mismatch"
     assert str(raised.value) == HoldReason.AMOUNT_MISMATCH.message
-    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.AMOUNT_MISMATCH)]
+    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.AMOUNT_MISMATCH, Way.RETURN)]
     settle.ledger.credit.assert_not_called()
