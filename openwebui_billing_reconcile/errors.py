@@ -13,7 +13,7 @@ class ReconcileError(Exception):
 
     ``reason`` is a short code for machines, ``str(error)`` says it in words that may be shown to the user,
     ``retry_after`` is the number of seconds after which asking again makes sense (``None``: asking again
-    cannot help).
+    cannot help). ``provider_status`` is the provider's, where it answered.
     """
 
     reason = "failed"
@@ -22,6 +22,7 @@ class ReconcileError(Exception):
         super().__init__(message)
         self.reason = reason or type(self).reason
         self.retry_after = retry_after
+        self.provider_status: str | None = None
 
 
 class InvalidPaymentIdError(ReconcileError, ValueError):

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 
 from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.money.values import VisitedTopup
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from openwebui_billing_reconcile.settings import Settings
@@ -26,7 +27,7 @@ def _reconciler(host: OpenWebUIHost) -> Reconciler:
 
 @hookimpl
 def billing_router(host: OpenWebUIHost) -> APIRouter:
-    """POST /topup/reconcile and, while the application runs, the balance page's script."""
+    """The endpoints and, while the application runs, the balance page's script."""
     router = endpoint.make_router(host, _reconciler(host))
     if Settings.read(os.environ).frontend:
         router.lifespan_context = loader_script.lifespan
@@ -35,7 +36,7 @@ def billing_router(host: OpenWebUIHost) -> APIRouter:
 
 @hookimpl
 def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., Any]]:
-    """``reconcile_topup_payment``."""
+    """``reconcile_topup_payment`` and ``reconcile_pending_topups``."""
     reconciler = _reconciler(host)
 
     async def reconcile_topup_payment(service: Any, user_id: str, payment_id: str) -> dict[str, object]:
@@ -47,7 +48,25 @@ def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., A
         """
         return asdict(await reconciler.reconcile(service, user_id, payment_id))
 
-    return {"reconcile_topup_payment": reconcile_topup_payment}
+    async def reconcile_pending_topups(service: Any, user_id: str) -> dict[str, list[dict[str, object]]]:
+        """Do so for the user's pending top-ups of the last 24 hours, the newest five.
+
+        Returns ``{"payments": [...]}`` with the same four keys each; one that could not be reconciled has the
+        error's code under ``reason`` besides. Raises ``RuntimeError`` where they cannot be listed.
+        """
+        return {"payments": [_visited(topup) for topup in await reconciler.reconcile_open(service, user_id)]}
+
+    return {
+        "reconcile_topup_payment": reconcile_topup_payment,
+        "reconcile_pending_topups": reconcile_pending_topups,
+    }
+
+
+def _visited(topup: VisitedTopup) -> dict[str, object]:
+    fields = asdict(topup)
+    if topup.reason is None:
+        del fields["reason"]
+    return fields
 
 
 @hookimpl(trylast=True)

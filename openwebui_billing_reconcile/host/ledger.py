@@ -31,6 +31,7 @@ from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
 from .statements import (
     change_status,
     lock_wallet,
+    open_topups_of_user,
     other_entries_naming,
     record_and_topups,
     wallet_by,
@@ -70,6 +71,16 @@ class Ledger:
                 return local, None
             wallet_id = named_wallet(payment, local)
             return local, self._wallet(session, wallet_id, user_id, payment.amount.currency)
+
+    def open_topups_of_user(self, user_id: str, since: float, most: int) -> list[str]:
+        """Return the payment ids of the user's pending top-ups, newest first.
+
+        ``since`` is in epoch seconds.
+        """
+        statement = open_topups_of_user(self._host.table("Payment"))
+        names = {"user_id": user_id, "since": int(since), "most": most}
+        with self._host.session() as session:
+            return list(session.execute(statement, names).scalars())
 
     def create_wallet(self, user_id: str, currency: str) -> Wallet:
         """Return the user's wallet in that currency, created where there is none."""

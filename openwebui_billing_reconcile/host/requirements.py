@@ -68,6 +68,7 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "amount_kopeks",
         "currency",
         "metadata_json",
+        "created_at",
         "updated_at",
     ),
     "Wallet": ("id", "user_id", "currency"),

@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from openwebui_billing_reconcile.money.values import TOPUP
+from openwebui_billing_reconcile.money.values import PENDING, TOPUP
 
 from .requirements import FAIL_COUNT
 
@@ -102,6 +102,23 @@ def other_entries_naming(entry: Table) -> CompoundSelect[Any]:
         ),
         named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
         named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def open_topups_of_user(payment: Table) -> Select[Any]:
+    """A user's pending top-ups since a moment, the newest first."""
+    return (
+        select(payment.c.provider_payment_id)
+        .where(
+            payment.c.user_id == bindparam("user_id"),
+            payment.c.created_at >= bindparam("since"),
+            payment.c.status == PENDING,
+            payment.c.kind == TOPUP,
+            payment.c.provider_payment_id.is_not(None),
+        )
+        .order_by(payment.c.created_at.desc())
+        .limit(bindparam("most"))
     )
 
 

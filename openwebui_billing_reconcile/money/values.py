@@ -242,3 +242,18 @@ class ReconcileResult:
     provider_status: str
     payment_status: str | None
     credited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VisitedTopup:
+    """The state of one of a user's open top-ups after a visit.
+
+    As ``ReconcileResult``. Where reconciling it failed, ``reason`` is the error's code, and
+    ``provider_status`` is ``None`` unless the provider answered.
+    """
+
+    payment_id: str
+    provider_status: str | None
+    payment_status: str | None
+    credited: bool
+    reason: str | None = None

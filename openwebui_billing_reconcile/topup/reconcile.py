@@ -31,7 +31,7 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
-from openwebui_billing_reconcile.hookspecs import PaymentGateway
+from openwebui_billing_reconcile.hookspecs import PaymentGateway, Way
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import (
@@ -42,11 +42,13 @@ from openwebui_billing_reconcile.money.rules import (
     decide_locally,
 )
 from openwebui_billing_reconcile.money.values import (
+    PENDING,
     SUCCEEDED,
     LedgerEntry,
     LocalState,
     ProviderPayment,
     ReconcileResult,
+    VisitedTopup,
     parse_payment_id,
 )
 from openwebui_billing_reconcile.provider.client import ANSWER_TTL, ProviderClient
@@ -126,27 +128,39 @@ class Reconciler:
         self._settlement = Settlement(Ledger(host), EventDispatcher(host.hook))
         self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds, cooldown))
 
-    async def reconcile(self, service: Any, user_id: str, payment_id: object) -> ReconcileResult:
+    async def reconcile(
+        self, service: Any, user_id: str, payment_id: object, way: Way = Way.RETURN
+    ) -> ReconcileResult:
         """Bring the top-up ``payment_id`` of ``user_id`` to the state the provider reports.
 
         ``service`` is the host's ``BillingService``. Raises the errors of ``errors.ReconcileError``, and only
         those, within ``REPLY_TIMEOUT`` seconds; work under way then goes on without its caller.
         """
         expires_at = time.monotonic() + REPLY_TIMEOUT
-        call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at)
+        call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at, way)
+        async with _reply():
+            return await self._reconcile(call, self._loops.get())
+
+    async def reconcile_open(self, service: Any, user_id: str) -> list[VisitedTopup]:
+        """Reconcile the user's open top-ups of the last 24 hours, the newest five, each with its own outcome.
+
+        Raises as ``reconcile`` does, but only where they cannot be listed.
+        """
         shared = self._loops.get()
+        async with _reply():
+            list_open = partial(self._settlement.list_open, user_id)
+            slot, key = shared.thread.slot(), ("list", user_id)
+            payment_ids = await shared.single_flight.run(key, slot, partial(shared.thread.run, list_open))
+        return await asyncio.gather(
+            *(self._visit(service, user_id, payment_id) for payment_id in payment_ids)
+        )
+
+    async def _visit(self, service: Any, user_id: str, payment_id: str) -> VisitedTopup:
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT):
-                return await self._reconcile(call, shared)
-        except ReconcileError:
-            raise
-        except TimeoutError:
-            raise StillBeingCheckedError from None
-        except InFlightLimitError:
-            raise RateLimitedError(retry_after=1) from None
-        except Exception as error:
-            log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
-            raise UnexpectedError from error
+            result = await self.reconcile(service, user_id, payment_id, Way.VISIT)
+        except ReconcileError as error:
+            return VisitedTopup(payment_id, error.provider_status, PENDING, False, error.reason)
+        return VisitedTopup(payment_id, result.provider_status, result.payment_status, result.credited)
 
     def retry_after(self, payment_id: str) -> int:
         """Return the seconds after which to poll again for an undecided payment."""
@@ -234,6 +248,23 @@ class Reconciler:
             accepts_test_payments=gateway.is_test_shop is True if accepts_test is None else accepts_test,
             default_currency=self._host.default_currency,
         )
+
+
+@asynccontextmanager
+async def _reply() -> AsyncIterator[None]:
+    """Bound a reply's time, and raise nothing but ``ReconcileError``."""
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT):
+            yield
+    except ReconcileError:
+        raise
+    except TimeoutError:
+        raise StillBeingCheckedError from None
+    except InFlightLimitError:
+        raise RateLimitedError(retry_after=1) from None
+    except Exception as error:
+        log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
+        raise UnexpectedError from error
 
 
 async def _charge_nothing() -> None:

@@ -19,6 +19,7 @@ from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
     PaymentHeldError,
     PaymentNotOwnedError,
+    ReconcileError,
     StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnexpectedError,
@@ -58,6 +59,11 @@ CAPTURED_AT: Final = "captured_at"
 """Two keys in the metadata that the host's path stores with a payment: which way its credit came, and the
 provider's time of capture. A webhook leaves none, so the share of lost ones can be read from the tables."""
 
+VISIT_SECONDS: Final = 24 * 60 * 60
+"""How far back a visit looks, in seconds: the provider redelivers its notification for so long."""
+
+MAX_VISIT_PAYMENTS: Final = 5
+
 _REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
 """Statuses that a proved credit overrules. One that we do not know was given by somebody for a reason."""
 
@@ -94,8 +100,14 @@ class Settlement:
 
     def read(self, call: ReconcileCall) -> LocalState:
         """Return what the host's tables say; ``TemporarilyUnavailableError`` when they cannot be read."""
-        with _database(call):
+        with _database(f"payment={call.payment_id}"):
             return self._ledger.read(call.payment_id)
+
+    def list_open(self, user_id: str) -> list[str]:
+        """Return the payment ids of the user's open top-ups that a visit asks about, newest first."""
+        with _database(f"user={user_id}"):
+            since = time.time() - VISIT_SECONDS
+            return self._ledger.open_topups_of_user(user_id, since, MAX_VISIT_PAYMENTS)
 
     def settle(self, call: ReconcileCall, payment: ProviderPayment | None, shop: Shop) -> ReconcileResult:
         """Bring the payment to the state the provider reports; ``None``: the provider does not know it.
@@ -105,7 +117,14 @@ class Settlement:
         call.check_not_expired()  # it has waited for a thread, and the provider's answer may be old
         if payment is None:
             return self._settle_unknown(call)
-        with _database(call):
+        try:
+            return self._settle_known(call, payment, shop)
+        except ReconcileError as error:
+            error.provider_status = payment.status
+            raise
+
+    def _settle_known(self, call: ReconcileCall, payment: ProviderPayment, shop: Shop) -> ReconcileResult:
+        with _database(f"payment={call.payment_id}"):
             local, wallet = self._ledger.read_with_wallet(call.payment_id, payment, call.user_id)
         match decide(payment, local, wallet, call.user_id, shop):
             case AlreadyCredited(entry):
@@ -186,7 +205,7 @@ class Settlement:
     def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status != PENDING:
             return _result(call, local, CANCELED)
-        with _database(call):
+        with _database(f"payment={call.payment_id}"):
             has_changed = self._ledger.cancel(call.service, call.payment_id, payment.metadata)
         if has_changed:
             self._events.canceled(call.payment_id, call.user_id, call.way)
@@ -221,13 +240,11 @@ def _result(
 
 
 @contextmanager
-def _database(call: ReconcileCall) -> Iterator[None]:
+def _database(subject: str) -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
-        log.warning(
-            "The billing database did not answer: payment=%s error=%s", call.payment_id, type(error).__name__
-        )
+        log.warning("The billing database did not answer: %s error=%s", subject, type(error).__name__)
         raise TemporarilyUnavailableError(
             "Billing is temporarily unavailable", reason="database_unavailable"
         ) from error

@@ -1,10 +1,11 @@
-"""The endpoint: wire models and status codes, nothing else."""
+"""The endpoints: wire models and status codes, nothing else."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
@@ -21,13 +22,16 @@ from openwebui_billing_reconcile.errors import (
     ReconcileError,
 )
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN, UNDECIDED, parse_payment_id
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
 log = logging.getLogger(__name__)
 
 PATH = "/topup/reconcile"
+PENDING_PATH = f"{PATH}/pending"
 _MAX_BODY_BYTES = 4096
+_HELD = frozenset(reason.value for reason in HoldReason)
 _JSON = re.compile(r"application/([^/]+\+)?json", re.IGNORECASE)
 
 # The first match counts. The plain families come last: a host may replace our method by one of its own.
@@ -66,6 +70,30 @@ class TopupReconcileResponse(BaseModel):
     credited: bool = Field(description="Whether the wallet's ledger holds this payment's credit.")
 
 
+class VisitedTopupResponse(BaseModel):
+    """One of the user's open top-ups."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    payment_id: str
+    provider_status: str | None = Field(
+        description="The payment's status at the provider; null where it did not answer."
+    )
+    payment_status: str | None = Field(description="The local record's status.")
+    credited: bool = Field(description="Whether the wallet's ledger holds this payment's credit.")
+    reason: str | None = Field(
+        default=None, description="Why it could not be reconciled; only there where that is so."
+    )
+
+
+class PendingTopupsResponse(BaseModel):
+    """What the endpoint for open top-ups answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    payments: list[VisitedTopupResponse]
+
+
 class ErrorDetail(BaseModel):
     """Every error's body, as FastAPI's own."""
 
@@ -102,6 +130,15 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     502: _documented("The provider rejected the query, or its response is not valid."),
     503: _documented("Not configured, or a later call can succeed.", retry=True),
 }
+_PENDING_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The user's open top-ups. Retry-After is there while one is undecided.",
+        "headers": _RETRY_AFTER,
+    },
+    401: _RESPONSES[401],
+    404: _RESPONSES[404],
+    503: _RESPONSES[503],
+}
 # The body is read by hand, so that its errors are 400, and come after the host's own 401 and 404.
 _OPENAPI_BODY = {
     "requestBody": {
@@ -136,7 +173,39 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
             response.headers["Retry-After"] = str(reconciler.retry_after(payment_id))
         return TopupReconcileResponse(**result)
 
+    @router.post(
+        PENDING_PATH,
+        responses=_PENDING_RESPONSES,
+        response_model_exclude_unset=True,
+        name="reconcile_pending",
+    )
+    async def reconcile_pending_topups(
+        response: Response, user: Any = Depends(host.get_verified_user)
+    ) -> PendingTopupsResponse:
+        """Ask the payment provider about the user's own open top-ups, and credit those that were paid.
+
+        For the user who looks at the balance on another device or another day: the newest five of the last 24
+        hours, each with its own outcome. Without open top-ups nobody is asked.
+        """
+        if not host.wallet_enabled:
+            raise HTTPException(404, "Billing wallet is disabled")
+        try:
+            result = await host.billing_service.reconcile_pending_topups(user_id=user.id)
+        except Exception as error:
+            raise _http_error(error, host) from error
+        polls = [
+            reconciler.retry_after(topup["payment_id"]) for topup in filter(_is_open, result["payments"])
+        ]
+        if polls:
+            response.headers["Retry-After"] = str(min(polls))
+        return PendingTopupsResponse(**result)
+
     return router
+
+
+def _is_open(topup: Mapping[str, Any]) -> bool:
+    """Whether asking again can help: the provider has not decided or not answered, and nothing is held."""
+    return topup["provider_status"] in {None, *UNDECIDED} and topup.get("reason") not in _HELD
 
 
 async def _payment_id_in(request: Request) -> object:

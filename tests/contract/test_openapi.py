@@ -108,3 +108,14 @@ def test_token_is_documented_as_for_the_hosts_own_endpoints(document: Document, 
     own = document["paths"]["/api/v1/billing/topup"]["post"]
     assert operation.get("security") == own.get("security")
     assert operation["tags"] == own["tags"]
+
+
+def test_the_endpoint_for_open_topups_is_described(document: Document) -> None:
+    path = document["paths"][f"{RECONCILE}/pending"]
+    assert path.keys() == {"post"}
+    assert "requestBody" not in path["post"]
+    assert path["post"]["responses"].keys() == {"200", "401", "404", "503"}
+    payments = content(document, path["post"]["responses"]["200"])["properties"]["payments"]
+    topup = resolved(document, payments["items"])
+    assert topup["properties"].keys() == answers.KEYS | {"reason"}
+    assert set(topup["required"]) == answers.KEYS

@@ -31,6 +31,8 @@ from openwebui_billing_reconcile.host.requirements import (
 PACKAGE = "open_webui"
 SERVICE = "class BillingService:"
 CLIENT = "open_webui.utils.yookassa"
+OUR_ROUTES = ("POST /topup/reconcile", "POST /topup/reconcile/pending")
+OUR_METHODS = ("reconcile_topup_payment", "reconcile_pending_topups")
 LEDGER_KEY = 'UniqueConstraint("reference_type", "reference_id", "type")'
 
 # A part that is taken away takes nothing else with it, hence each import of another part in a try.
@@ -84,6 +86,7 @@ class Payment(Base):
     amount_kopeks: Mapped[int]
     currency: Mapped[str]
     metadata_json: Mapped[dict[str, Any] | None]
+    created_at: Mapped[int]
     updated_at: Mapped[int]
 
 

@@ -15,7 +15,15 @@ from openwebui_billing_reconcile.attachment.attach import METHOD, Report, State,
 from openwebui_billing_reconcile.hookspecs import PROJECT
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import LEDGER_KEY, LEDGERS_WITHOUT_KEY, SERVICE, StubHost, broken_requirements
+from tests.unit.stub_host import (
+    LEDGER_KEY,
+    LEDGERS_WITHOUT_KEY,
+    OUR_METHODS,
+    OUR_ROUTES,
+    SERVICE,
+    StubHost,
+    broken_requirements,
+)
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
 EXTRA = """
@@ -47,11 +55,11 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(
     report = attached(host, caplog)
     assert report.state is State.ATTACHED
     assert (report.routes, report.methods, report.plugins) == (
-        ("POST /topup/reconcile",),
-        (METHOD,),
+        OUR_ROUTES,
+        OUR_METHODS,
         ("builtin",),
     )
-    assert "is attached: POST /topup/reconcile; BillingService.reconcile_topup_payment" in caplog.text
+    assert f"is attached: {', '.join(OUR_ROUTES)}; BillingService.{', '.join(OUR_METHODS)};" in caplog.text
     assert host.serves("POST", "/topup/reconcile")
     assert callable(host.module(BILLING).billing_service.reconcile_topup_payment)
 

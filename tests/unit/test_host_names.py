@@ -183,6 +183,7 @@ def add_pending(host: StubHost, recorded: dict[str, str]) -> None:
                 amount_kopeks=100000,
                 currency="RUB",
                 metadata_json=recorded,
+                created_at=0,
                 updated_at=0,
             )
         )

@@ -17,7 +17,7 @@ from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, DB, ENV, TABLES
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import CLIENT, StubHost
+from tests.unit.stub_host import CLIENT, OUR_METHODS, OUR_ROUTES, StubHost
 
 FIRST = "(tryfirst=True)"
 BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
@@ -66,8 +66,8 @@ def test_a_plugin_adds_a_route_and_a_method(
     )
     host.load()
     report = attach()
-    assert report.routes == ("POST /topup/reconcile", "GET /extra")
-    assert report.methods == ("reconcile_topup_payment", "extra")
+    assert report.routes == (*OUR_ROUTES, "GET /extra")
+    assert report.methods == (*OUR_METHODS, "extra")
     assert report.plugins == ("builtin", "extra")
     assert host.serves("GET", "/extra")
     service = host.module(BILLING).billing_service
@@ -136,8 +136,8 @@ def test_a_broken_plugin_is_named_and_changes_nothing(
     assert line.startswith("Plugin 'broken' is left out: ")
     assert why in line
     assert report.plugins == ("builtin", "sound")
-    assert report.routes == ("POST /topup/reconcile", "GET /sound")
-    assert report.methods == ("reconcile_topup_payment",)
+    assert report.routes == (*OUR_ROUTES, "GET /sound")
+    assert report.methods == OUR_METHODS
     assert host.serves("POST", "/topup/reconcile")
     assert host.serves("GET", "/sound")
     assert not host.serves("GET", "/half")
@@ -177,8 +177,8 @@ def test_of_two_plugins_with_one_path_or_method_one_is_left_out(
         install_plugin(name, method_plugin("{'extra': print}"))
     host.load()
     report = attach()
-    assert report.routes == ("POST /topup/reconcile", "GET /extra")
-    assert report.methods == ("reconcile_topup_payment", "extra")
+    assert report.routes == (*OUR_ROUTES, "GET /extra")
+    assert report.methods == (*OUR_METHODS, "extra")
     assert len(report.plugins) == 3
     assert len(left_out(caplog)) == 2
 
@@ -319,6 +319,7 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
                 wallet_id="w1",
                 amount_kopeks=100_000,
                 currency="RUB",
+                created_at=1,
                 updated_at=1,
             )
         )

@@ -97,6 +97,7 @@ class Desk:
                     wallet_id=wallet_id,
                     amount_kopeks=100000,
                     currency="RUB",
+                    created_at=int(time.time()),
                     updated_at=0,
                 )
             )
@@ -390,3 +391,29 @@ async def test_a_status_left_behind_is_put_right_without_a_query(desk: Desk) -> 
         session.commit()
     assert await desk() == CREDITED
     assert desk.provider.queries == ["pay-1"]
+
+
+async def test_a_visit_credits_each_open_topup_and_says_what_came_of_the_others(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    desk.add_payment("another")
+    desk.add_payment("theirs", "somebody")
+    desk.provider.amount = "1.00"
+    visited = await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
+    assert sorted((topup.payment_id, topup.provider_status, topup.reason) for topup in visited) == [
+        ("another", "succeeded", "amount_mismatch"),
+        ("pay-1", "succeeded", "amount_mismatch"),
+    ]
+    desk.provider.amount = "1000.00"
+    mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
+    visited = await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
+    assert [(topup.credited, topup.reason) for topup in visited] == [(True, None)] * 2
+    assert sorted(desk.entries()) == ["another", "pay-1"]
+
+
+async def test_a_visit_whose_list_cannot_be_read_is_try_later(desk: Desk, mocker: MockerFixture) -> None:
+    error = OperationalError("select", {}, Exception("down"))
+    mocker.patch.object(Ledger, "open_topups_of_user", side_effect=error)
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
+    assert raised.value.reason == "database_unavailable"

@@ -201,6 +201,10 @@ class User:
             RECONCILE, json={"payment_id": payment_id}, headers=self.headers, timeout=timeout
         )
 
+    def reconcile_pending(self) -> httpx.Response:
+        """Ask about all open top-ups of this user."""
+        return self.host.http.post(f"{RECONCILE}/pending", headers=self.headers, timeout=30)
+
     def reconcile_raw(
         self, content: bytes | Iterator[bytes], content_type: str = "application/json"
     ) -> httpx.Response:
