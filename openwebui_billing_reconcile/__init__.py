@@ -25,15 +25,17 @@ if TYPE_CHECKING:
         UnexpectedError,
         WalletBusyError,
     )
-    from .hookspecs import Host, PaymentGateway, TopupEvent, Way, hookimpl
+    from .hookspecs import CapturedPage, Host, ListingGateway, PaymentGateway, TopupEvent, Way, hookimpl
 
 __all__ = [
+    "CapturedPage",
     "GatewayError",
     "GatewayRejectedError",
     "GatewayThrottledError",
     "Host",
     "InvalidPaymentIdError",
     "InvalidProviderResponseError",
+    "ListingGateway",
     "NotConfiguredError",
     "PaymentGateway",
     "PaymentHeldError",

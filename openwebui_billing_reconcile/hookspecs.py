@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import pluggy
 
@@ -50,6 +50,31 @@ class Way(StrEnum):
     """The person, on any balance page."""
     SWEEP = "sweep"
     """Nobody: the background task."""
+
+
+@dataclass(frozen=True, slots=True)
+class CapturedPage:
+    """One page of a list of captured payments.
+
+    ``items`` are the provider's payment objects, as their JSON was. ``next_cursor`` leads to the next page;
+    ``None``: this is the last one.
+    """
+
+    items: Sequence[object]
+    next_cursor: str | None
+
+
+@runtime_checkable
+class ListingGateway(PaymentGateway, Protocol):
+    """A gateway that can list as well. ``isinstance(gateway, ListingGateway)`` tells whether one can."""
+
+    async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        """Return up to 100 succeeded payments captured at ``since`` or later, the newest first.
+
+        ``since`` is in epoch seconds. ``cursor`` is ``None`` for the first page, else the ``next_cursor`` of
+        the page before. Raises the same errors as ``get_payment``; a list that cannot be read is a
+        ``GatewayError``.
+        """
 
 
 @dataclass(frozen=True, slots=True)

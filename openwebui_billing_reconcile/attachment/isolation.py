@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any
 
-from openwebui_billing_reconcile.hookspecs import PaymentGateway
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway
 
 log = logging.getLogger(__name__)
 
@@ -34,16 +34,40 @@ class IsolatedGateway:
     """A plugin's gateway whose faults are errors of that gateway."""
 
     def __init__(self, gateway: PaymentGateway) -> None:
-        """Read what does not change. Raises whatever the gateway raises, ``PluginError`` for an exit."""
-        with exits_as_errors():
-            self.account_id = gateway.account_id
-            self.is_test_shop = gateway.is_test_shop
-            self._get_payment = gateway.get_payment
+        """Read what does not change. Raises whatever the gateway raises."""
+        self.account_id = gateway.account_id
+        self.is_test_shop = gateway.is_test_shop
+        self._get_payment = gateway.get_payment
 
     async def get_payment(self, payment_id: str) -> object:
         """See ``PaymentGateway``."""
         with exits_as_errors():
             return await self._get_payment(payment_id)
+
+
+class IsolatedListingGateway(IsolatedGateway):
+    """A plugin's listing gateway in the same isolation."""
+
+    def __init__(self, gateway: ListingGateway) -> None:
+        """See ``IsolatedGateway``."""
+        super().__init__(gateway)
+        self._list_captured = gateway.list_captured
+
+    async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        """See ``ListingGateway``."""
+        with exits_as_errors():
+            return await self._list_captured(since, cursor)
+
+
+def isolated_gateway(gateway: PaymentGateway) -> PaymentGateway:
+    """Return the gateway in isolation; it is a ``ListingGateway`` where the plugin's is one.
+
+    Raises whatever the gateway raises, ``PluginError`` for an exit.
+    """
+    with exits_as_errors():  # reading an attribute may run the plugin's code
+        if isinstance(gateway, ListingGateway):
+            return IsolatedListingGateway(gateway)
+        return IsolatedGateway(gateway)
 
 
 def isolated_lifespan(lifespan: Lifespan, plugin: str) -> Lifespan:

@@ -16,7 +16,7 @@ import pluggy
 from openwebui_billing_reconcile import hookspecs
 from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupEvent
 
-from .isolation import IsolatedGateway, PluginError, exits_as_errors
+from .isolation import PluginError, exits_as_errors, isolated_gateway
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Plugins:
             if gateway is None:
                 continue
             try:
-                return IsolatedGateway(gateway)
+                return isolated_gateway(gateway)
             except Exception as error:  # noqa: BLE001 - see the module's docstring
                 _log_failure(plugin, "payment_gateway", error)
         return None

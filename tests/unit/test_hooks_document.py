@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from openwebui_billing_reconcile.hookspecs import Host, TopupEvent
+from openwebui_billing_reconcile.hookspecs import Host, ListingGateway, TopupEvent
 from tests.support.hooks_document import EXAMPLES, HOOKS, TEXT, implemented
 
 
@@ -21,6 +21,11 @@ def test_the_documented_signature_is_the_live_one(name: str) -> None:
     section = TEXT.split(f"\n## {name}\n")[1].split("\n## ")[0]
     signature = f"def {name}{inspect.signature(HOOKS[name])}".replace("'", "")
     assert f"```python\n{signature}\n```" in section
+
+
+def test_the_documented_signature_of_the_optional_method_is_the_live_one() -> None:
+    signature = f"def list_captured{inspect.signature(ListingGateway.list_captured)}".replace("'", "")
+    assert f"```python\nasync {signature}\n```" in TEXT
 
 
 @pytest.mark.parametrize("name", HOOKS)

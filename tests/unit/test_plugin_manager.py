@@ -11,7 +11,7 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from pytest_mock import MockerFixture
 
-from openwebui_billing_reconcile import TopupEvent, Way, attach
+from openwebui_billing_reconcile import CapturedPage, ListingGateway, TopupEvent, Way, attach
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -383,6 +383,73 @@ async def test_a_gateway_that_fails_raises_an_ordinary_error(
     plugins.load()
     with pytest.raises(seen):
         await offered(plugins, mocker).get_payment("pay-1")
+
+
+LISTING_GATEWAY = GATEWAY.replace(
+    "    async def get_payment",
+    """
+    async def list_captured(self, since, cursor):
+        from openwebui_billing_reconcile import CapturedPage
+
+        return CapturedPage([since, cursor], "next")
+
+    async def get_payment""",
+)
+
+
+async def test_a_gateway_that_lists_does_so_in_isolation(
+    plugins: Plugins, install_plugin: InstallPlugin, mocker: MockerFixture
+) -> None:
+    install_plugin("listing", LISTING_GATEWAY)
+    plugins.load()
+    gateway = offered(plugins, mocker)
+    assert isinstance(gateway, ListingGateway)
+    assert await gateway.list_captured(5.0, "here") == CapturedPage([5.0, "here"], "next")
+    payment: Any = await gateway.get_payment("pay-1")
+    assert payment["id"] == "pay-1"
+
+
+@pytest.mark.parametrize("code", [GATEWAY, GATEWAY.replace("account_id =", "list_captured = account_id =")])
+async def test_a_gateway_that_does_not_list_answers_all_the_same(
+    plugins: Plugins, install_plugin: InstallPlugin, mocker: MockerFixture, code: str
+) -> None:
+    install_plugin("plain", code)
+    plugins.load()
+    gateway = offered(plugins, mocker)
+    assert not isinstance(gateway, ListingGateway)
+    assert (await gateway.get_payment("pay-1"))["id"] == "pay-1"
+
+
+@pytest.mark.parametrize(("raised", "seen"), [("sys.exit(3)", PluginError), ("1 / 0", ZeroDivisionError)])
+async def test_a_list_that_fails_raises_an_ordinary_error(
+    plugins: Plugins,
+    install_plugin: InstallPlugin,
+    mocker: MockerFixture,
+    raised: str,
+    seen: type[Exception],
+) -> None:
+    install_plugin("failing", LISTING_GATEWAY.replace("return CapturedPage", f"{raised}\n        return"))
+    plugins.load()
+    with pytest.raises(seen):
+        await offered(plugins, mocker).list_captured(0.0, None)
+
+
+@pytest.mark.parametrize(
+    ("raised", "error"), [("raise OSError('x')", "OSError"), ("sys.exit(3)", "PluginError")]
+)
+def test_a_gateway_that_fails_when_asked_whether_it_lists_is_named(
+    plugins: Plugins,
+    install_plugin: InstallPlugin,
+    mocker: MockerFixture,
+    caplog: pytest.LogCaptureFixture,
+    raised: str,
+    error: str,
+) -> None:
+    attribute = f"@property\n    def list_captured(self):\n        {raised}\n\n    async def get_payment"
+    install_plugin("broken", GATEWAY.replace("async def get_payment", attribute))
+    plugins.load()
+    assert offered(plugins, mocker) is None
+    assert caplog.messages == [f"Plugin 'broken' failed in payment_gateway: {error}"]
 
 
 @pytest.mark.parametrize(
