@@ -8,9 +8,9 @@ is given a client of our own here, and asked for the raw JSON. Importing this mo
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -26,8 +26,10 @@ SOCKET_TIMEOUT: Final = (3.05, 8.0)
 """Connecting, and each wait for bytes, in seconds. What bounds the whole is the end of the exchange."""
 
 
-def get_payment(shop_id: str, secret_key: str, api_url: str, payment_id: str, exchange: Exchange) -> object:
-    """Return the provider's JSON about the payment.
+def get(
+    shop_id: str, secret_key: str, api_url: str, path: str, parameters: Mapping[str, str], exchange: Exchange
+) -> object:
+    """Return the JSON that the provider answers to a GET of ``path``, which is below ``api_url``.
 
     Blocks; ends soon after ``exchange`` is aborted. Raises ``StatusError`` for an answer with another status
     than 200, and anything for the rest.
@@ -35,7 +37,7 @@ def get_payment(shop_id: str, secret_key: str, api_url: str, payment_id: str, ex
     with _Session(exchange) as session:
         client = _Client(shop_id, secret_key, api_url, session)
         try:
-            answer: object = client.request("GET", f"/payments/{quote(payment_id, safe='')}")
+            answer: object = client.request("GET", path, parameters)
         except Exception as error:
             # Which error the SDK makes of a status differs between its versions, and some do not carry it.
             response = session.response

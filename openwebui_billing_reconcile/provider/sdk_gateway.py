@@ -1,4 +1,4 @@
-"""The official ``yookassa`` SDK as a gateway, for hosts that have no YooKassa client of their own.
+"""The official ``yookassa`` SDK as a gateway: lists payments, and serves hosts without a YooKassa client.
 
 The SDK is an extra of this package. It is imported with the first query, on a thread: importing it takes
 about a second, which the event loop must not wait for.
@@ -10,11 +10,15 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
+from urllib.parse import quote
 
-from openwebui_billing_reconcile.errors import NotConfiguredError
+from openwebui_billing_reconcile.errors import GatewayError, NotConfiguredError, PaymentNotFoundError
+from openwebui_billing_reconcile.hookspecs import CapturedPage
 
 from .client import MAX_QUERIES_IN_FLIGHT
 from .host_gateway import error_for_status, is_test_key, parse_retry_after
@@ -72,24 +76,38 @@ class SdkGateway:
 
     async def get_payment(self, payment_id: str) -> object:
         """See ``PaymentGateway``. Raises ``NotConfiguredError`` where the SDK cannot be imported."""
+        return await self._get(f"/payments/{quote(payment_id, safe='')}", {})
+
+    async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        """See ``ListingGateway``. Raises ``NotConfiguredError`` where the SDK cannot be imported."""
+        parameters = {"status": "succeeded", "captured_at.gte": _timestamp(since), "limit": "100"}
+        if cursor is not None:
+            parameters["cursor"] = cursor
+        try:
+            answer = await self._get("/payments", parameters)
+        except PaymentNotFoundError as error:  # a 404 here is about the address, not about a payment
+            raise GatewayError("the provider has no list there") from error
+        return _read_page(answer)
+
+    async def _get(self, path: str, parameters: Mapping[str, str]) -> object:
         exchange = Exchange()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(EXCHANGE_TIMEOUT):
-                return await loop.run_in_executor(self._threads, self._query, exchange, payment_id)
+                return await loop.run_in_executor(self._threads, self._fetch, path, parameters, exchange)
         except TimeoutError as error:
             raise error_for_status(None) from error
         finally:
             exchange.abort()
 
-    def _query(self, exchange: Exchange, payment_id: str) -> object:
+    def _fetch(self, path: str, parameters: Mapping[str, str], exchange: Exchange) -> object:
         try:
             from . import sdk_client
         except ImportError as error:
             self._report_missing(error)
             raise NotConfiguredError from error
         try:
-            return sdk_client.get_payment(*self._shop, payment_id, exchange)
+            return sdk_client.get(*self._shop, path, parameters, exchange)
         except sdk_client.StatusError as error:
             raise error_for_status(error.status_code, parse_retry_after(error.response_text)) from error
         except Exception as error:
@@ -99,8 +117,20 @@ class SdkGateway:
     def _report_missing(self, error: ImportError) -> None:
         if not self._is_missing_reported:
             self._is_missing_reported = True
-            log.error(
-                "This host has no YooKassa client and the official SDK cannot be imported (%s): "
-                "pip install yookassa",
-                error,
-            )
+            log.error("The official YooKassa SDK cannot be imported (%s): pip install yookassa", error)
+
+
+def _timestamp(seconds: float) -> str:
+    """Return epoch seconds as the provider writes them: UTC, milliseconds, Z."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _read_page(answer: object) -> CapturedPage:
+    """Raises ``GatewayError`` for anything but a page, which must not count as the end of the list."""
+    match answer:
+        case {"type": "list", "items": list(items), **rest}:
+            cursor = rest.get("next_cursor")
+            if cursor is None or (isinstance(cursor, str) and cursor):
+                return CapturedPage(items, cursor)
+    raise GatewayError("the provider's list cannot be read")

@@ -1,4 +1,4 @@
-"""The official SDK, for hosts without a client of their own: asked safely, its globals left alone."""
+"""The official SDK, for lists and for hosts without a client: asked safely, its globals left alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from openwebui_billing_reconcile.errors import (
     GatewayThrottledError,
     PaymentNotFoundError,
 )
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway
 from openwebui_billing_reconcile.provider import sdk_gateway
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from tests.support.harness.host import Program, running_host
@@ -41,6 +43,14 @@ def provider() -> Iterator[Simulator]:
 def gateway(provider: Simulator) -> SdkGateway:
     provider.clear_faults()
     return SdkGateway(provider.shop_id, provider.secret_key, provider.api_url)
+
+
+Query = Callable[[SdkGateway], Awaitable[object]]
+each_query = pytest.mark.parametrize(
+    "query",
+    [lambda gateway: gateway.get_payment("x"), lambda gateway: gateway.list_captured(0.0, None)],
+    ids=["payment", "list"],
+)
 
 
 async def test_the_answer_is_the_raw_one(provider: Simulator, gateway: SdkGateway) -> None:
@@ -79,6 +89,96 @@ async def test_every_failure_has_a_name(
         assert raised.value.retry_after == 1.8
 
 
+@pytest.fixture
+def listed(provider: Simulator) -> Iterator[Simulator]:
+    """The provider without any payments before and after."""
+    provider.reset()
+    yield provider
+    provider.reset()
+
+
+async def test_a_list_comes_in_pages_raw_and_newest_first(listed: Simulator, gateway: SdkGateway) -> None:
+    for number in range(205):
+        listed.create(metadata={"number": number}, paid="true")
+    pages: list[CapturedPage] = []
+    cursor = None
+    while not pages or cursor is not None:
+        pages.append(await gateway.list_captured(0.0, cursor))
+        cursor = pages[-1].next_cursor
+    assert [len(page.items) for page in pages] == [100, 100, 5]
+    items: list[Any] = [item for page in pages for item in page.items]
+    assert items == listed.payments()
+    assert [item["metadata"]["number"] for item in items] == [*reversed(range(205))]
+
+
+async def test_a_list_holds_what_was_captured_at_the_moment_or_later(
+    listed: Simulator, gateway: SdkGateway
+) -> None:
+    moments = [f"2026-03-10T{text}Z" for text in ("11:59:59.999", "12:00:00.123", "12:00:00.124")]
+    for moment in moments:
+        listed.create(captured_at=moment, created_at="2026-03-01T00:00:00.000Z")
+
+    async def captured(since: str) -> set[str]:
+        page = await gateway.list_captured(datetime.fromisoformat(since).timestamp(), None)
+        return {item["captured_at"] for item in page.items if isinstance(item, dict)}
+
+    assert await captured(moments[1]) == {*moments[1:]}
+    assert await captured("2026-03-10T15:00:00.124+03:00") == {moments[2]}
+    assert await captured("2026-03-10T12:00:00.125Z") == set()
+
+
+async def test_a_list_holds_succeeded_payments_only(listed: Simulator, gateway: SdkGateway) -> None:
+    for status in ("pending", "waiting_for_capture", "canceled", "succeeded"):
+        listed.create(status=status, captured_at="2026-03-10T12:00:00.000Z")
+    refunded = listed.create()
+    listed.refund(refunded["id"])
+    page = await gateway.list_captured(0.0, None)
+    assert [item["status"] for item in page.items if isinstance(item, dict)] == ["succeeded"] * 2
+
+
+async def test_an_empty_list_is_one_page(listed: Simulator, gateway: SdkGateway) -> None:
+    assert await gateway.list_captured(0.0, None) == CapturedPage([], None)
+    assert isinstance(gateway, ListingGateway)
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ({"status": 400, "body": {"type": "error"}}, GatewayRejectedError),
+        ({"status": 403, "body": {"type": "error"}}, GatewayRejectedError),
+        ({"status": 404, "body": {"type": "error"}}, GatewayError),
+        ({"status": 429, "body": {"type": "error", "retry_after": 1800}}, GatewayThrottledError),
+        ({"status": 500, "body": {"type": "error"}}, GatewayError),
+        ({"status": 502, "body": "<html>"}, GatewayError),
+        ({"raw": "<html>", "content_type": "text/html"}, GatewayError),
+        ({"raw": ""}, GatewayError),
+        ({"raw": "null"}, GatewayError),
+        ({"body": {"type": "error"}}, GatewayError),
+        ({"truncate": 20}, GatewayError),
+        ({"reset": True}, GatewayError),
+    ],
+)
+async def test_every_failure_of_a_list_has_a_name(
+    provider: Simulator, gateway: SdkGateway, fault: dict[str, Any], named: type[GatewayError]
+) -> None:
+    provider.fault(**fault)
+    with pytest.raises(GatewayError) as raised:
+        await gateway.list_captured(0.0, None)
+    assert type(raised.value) is named
+    if isinstance(raised.value, GatewayThrottledError):
+        assert raised.value.retry_after == 1.8
+    provider.clear_faults()
+
+
+async def test_a_list_is_refused_to_another_key_and_after_an_unknown_cursor(
+    provider: Simulator, gateway: SdkGateway
+) -> None:
+    with pytest.raises(GatewayRejectedError):
+        await SdkGateway(provider.shop_id, "test_wrong", provider.api_url).list_captured(0.0, None)
+    with pytest.raises(GatewayRejectedError):
+        await gateway.list_captured(0.0, "no such & cursor")
+
+
 async def test_a_deadline_is_kept_and_the_event_loop_stays_free(
     provider: Simulator, gateway: SdkGateway
 ) -> None:
@@ -106,8 +206,9 @@ async def test_the_process_wide_configuration_is_neither_read_nor_changed(
     assert {name: value for name, value in vars(Configuration).items() if not callable(value)} == before
 
 
-def test_the_sdk_is_imported_with_the_first_query_and_on_a_thread() -> None:
-    code = """
+@pytest.mark.parametrize("query", ["get_payment('x')", "list_captured(0.0, None)"])
+def test_the_sdk_is_imported_with_the_first_query_and_on_a_thread(query: str) -> None:
+    code = f"""
 import asyncio, sys, threading
 import openwebui_billing_reconcile.attachment.builtin
 from openwebui_billing_reconcile.errors import GatewayError
@@ -115,14 +216,14 @@ from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name in {"yookassa", "requests"}:
+        if name in ("yookassa", "requests"):
             print(name, threading.current_thread() is threading.main_thread())
 
 sys.meta_path.insert(0, Finder())
 gateway = SdkGateway("1", "test_x", "http://127.0.0.1:9/v3")
-assert not {"yookassa", "requests"} & sys.modules.keys()
+assert not sys.modules.keys() & ("yookassa", "requests")
 try:
-    asyncio.run(gateway.get_payment("x"))
+    asyncio.run(gateway.{query})
 except GatewayError:
     print("done")
 """
@@ -164,14 +265,17 @@ async def dripping() -> AsyncIterator[str]:
             await asyncio.sleep(0.01)
 
 
-async def test_queries_that_are_given_up_free_their_threads(dripping: str, provider: Simulator) -> None:
+@each_query
+async def test_queries_that_are_given_up_free_their_threads(
+    dripping: str, provider: Simulator, query: Query
+) -> None:
     before = set(threading.enumerate())
     gateway = SdkGateway(provider.shop_id, provider.secret_key, dripping)
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
-                await gateway.get_payment("x")
+                await query(gateway)
 
     for _ in range(4):
         await asyncio.gather(*(give_up() for _ in range(10)))
@@ -183,10 +287,13 @@ async def test_queries_that_are_given_up_free_their_threads(dripping: str, provi
     assert {answer["id"] for answer in answers} == {payment_id}
 
 
-async def test_an_exchange_ends_although_its_caller_waits_on(dripping: str, mocker: MockerFixture) -> None:
+@each_query
+async def test_an_exchange_ends_although_its_caller_waits_on(
+    dripping: str, mocker: MockerFixture, query: Query
+) -> None:
     mocker.patch.object(sdk_gateway, "EXCHANGE_TIMEOUT", 0.3)
     with pytest.raises(GatewayError) as raised:
-        await SdkGateway("1", "test_x", dripping).get_payment("x")
+        await query(SdkGateway("1", "test_x", dripping))
     assert isinstance(raised.value.__cause__, TimeoutError)
 
 
