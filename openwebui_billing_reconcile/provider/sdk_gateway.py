@@ -1,7 +1,7 @@
 """The official ``yookassa`` SDK as a gateway: lists payments, and serves hosts without a YooKassa client.
 
-The SDK is an extra of this package. It is imported with the first query, on a thread: importing it takes
-about a second, which the event loop must not wait for.
+The SDK is imported with the first query, on a thread: importing it takes about a second, which the event loop
+must not wait for.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The main story on every combination of Python and requirements that hosts have: ``make matrix``.
 
 Each row is a fresh environment: first what the host pins, then the built wheel, which must move none of it;
-then the reference host runs in that environment and the demo's story is told.
+then the reference host runs in that environment and the demo's story is told, and payments are listed there.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -18,6 +19,14 @@ from tests.support.harness.host import Program, running_host
 from tests.support.yookassa.process import running_simulator
 
 from .environments import HOST_NEEDS, Environment, build_wheel, uv
+
+# The host asks about one payment through its own client: only the list shows that the SDK installed works.
+_LIST = """
+import asyncio, json, sys
+from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
+page = asyncio.run(SdkGateway(*sys.argv[1:]).list_captured(0.0, None))
+print(json.dumps(page.items))
+"""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,9 @@ def run_row(row: Row, python: str, wheel: Path, folder: Path) -> None:
     program = Program(python=str(environment.python))
     with running_simulator() as provider, running_host(program, simulator=provider) as host:
         story(host)
+        shop = provider.shop_id, provider.secret_key, provider.api_url
+        paid = [payment for payment in provider.payments() if payment["status"] == "succeeded"]
+        assert json.loads(environment.say(_LIST, shop)) == paid != []
 
 
 def _versions(environment: Environment, names: Iterable[str]) -> dict[str, str]:
