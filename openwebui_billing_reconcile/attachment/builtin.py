@@ -13,7 +13,12 @@ from fastapi import APIRouter
 from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import VisitedTopup
-from openwebui_billing_reconcile.provider.host_gateway import HostGateway
+from openwebui_billing_reconcile.provider.host_gateway import (
+    Account,
+    HostGateway,
+    ListingHostGateway,
+    account_of,
+)
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
@@ -71,15 +76,21 @@ def _visited(topup: VisitedTopup) -> dict[str, object]:
 
 @hookimpl(trylast=True)
 def payment_gateway(host: OpenWebUIHost) -> PaymentGateway | None:
-    """The host's own YooKassa client; the official SDK where the host has none."""
-    if host.has_payment_client:
-        client = host.payment_client
-        return HostGateway(client, host.shop_id, host.shop_secret_key) if client else None
-    return _sdk_gateway(host.shop_id, host.shop_secret_key, host.provider_url)
+    """The host's own YooKassa client; the official SDK for lists, and where the host has no client."""
+    settings = Account(host.shop_id, host.shop_secret_key, host.provider_url)
+    if not host.has_payment_client:
+        return _sdk_gateway(settings)
+    client = host.payment_client
+    return _host_gateway(client, account_of(client, settings)) if client else None
 
 
-@cache
-def _sdk_gateway(shop_id: str, secret_key: str, api_url: str) -> PaymentGateway | None:
-    if not (shop_id and secret_key):
+def _host_gateway(client: Any, account: Account) -> PaymentGateway:
+    listing = _sdk_gateway(account)
+    return ListingHostGateway(client, account, listing) if listing else HostGateway(client, account)
+
+
+@cache  # each has threads of its own
+def _sdk_gateway(account: Account) -> SdkGateway | None:
+    if not (account.shop_id and account.secret_key):
         return None
-    return SdkGateway(shop_id, secret_key, api_url)
+    return SdkGateway(account.shop_id, account.secret_key, account.api_url)

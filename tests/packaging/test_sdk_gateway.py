@@ -371,6 +371,27 @@ def test_without_a_key_it_is_not_known(key: str) -> None:
     assert SdkGateway("1", key, "http://127.0.0.1:9/v3").is_test_shop is None
 
 
+def test_a_host_with_a_client_lists_where_its_client_asks(listed: Simulator, tmp_path: Path) -> None:
+    shop = listed.shop_id, listed.secret_key, None, listed.api_url  # the host's settings name another address
+    code = f"""
+import asyncio, json, sys
+import open_webui.main
+from open_webui.utils.yookassa import YooKassaConfig, init_yookassa
+from openwebui_billing_reconcile.attachment.plugins import Plugins
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+
+init_yookassa(YooKassaConfig(*{shop!r}))
+plugins = Plugins()
+plugins.load()
+gateway = plugins.payment_gateway(host=OpenWebUIHost(plugins), payment_id="x")
+assert "yookassa" not in sys.modules
+page = asyncio.run(gateway.list_captured(0.0, None))
+print(json.dumps([page.items, page.next_cursor]))
+"""
+    payment = listed.create()
+    assert Variant(tmp_path / "host").json(code) == [[payment], None]
+
+
 @pytest.fixture
 def without_a_client(tmp_path: Path) -> Variant:
     """A host whose billing has no ``get_yookassa_client``."""

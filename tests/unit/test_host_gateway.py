@@ -14,7 +14,16 @@ from openwebui_billing_reconcile.errors import (
     GatewayThrottledError,
     PaymentNotFoundError,
 )
-from openwebui_billing_reconcile.provider.host_gateway import HostGateway
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway
+from openwebui_billing_reconcile.provider.host_gateway import (
+    Account,
+    HostGateway,
+    ListingHostGateway,
+    account_of,
+)
+
+UNKNOWN = Account("", "", "")
+URL = "https://provider.example/v3"
 
 
 class HostClientError(Exception):
@@ -39,7 +48,7 @@ class Client:
 
 
 async def test_the_answer_goes_through_as_it_is() -> None:
-    assert await HostGateway(Client(), "", "").get_payment("x") == {"id": "x"}
+    assert await HostGateway(Client(), UNKNOWN).get_payment("x") == {"id": "x"}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +68,7 @@ async def test_every_error_has_a_name_and_keeps_the_providers_text_to_itself(
     error: Exception, named: type[GatewayError]
 ) -> None:
     with pytest.raises(GatewayError) as raised:
-        await HostGateway(Client(error), "", "").get_payment("x")
+        await HostGateway(Client(error), UNKNOWN).get_payment("x")
     assert type(raised.value) is named
     assert raised.value.__cause__ is error
     assert "secret" not in str(raised.value)
@@ -83,7 +92,7 @@ async def test_every_error_has_a_name_and_keeps_the_providers_text_to_itself(
 )
 async def test_the_pause_is_what_the_provider_asks_for_in_milliseconds(body: str, seconds: float) -> None:
     with pytest.raises(GatewayThrottledError) as raised:
-        await HostGateway(Client(HostClientError(429, body)), "", "").get_payment("x")
+        await HostGateway(Client(HostClientError(429, body)), UNKNOWN).get_payment("x")
     assert raised.value.retry_after == seconds
 
 
@@ -98,12 +107,45 @@ async def test_the_pause_is_what_the_provider_asks_for_in_milliseconds(body: str
         (Client(), "2", "live_test_x", "2", False),
         (Client(), "2", "xtest_", "2", False),
         (Client(), "2", "test_", "2", True),
-        (Client(), "2", None, "2", None),
+        (Client(), "2", "", "2", None),
         (Client(shop_id="1", secret_key=""), "2", "", "1", None),
     ],
 )
 def test_the_shop_is_the_clients_or_else_the_hosts(
     client: Client, shop_id: str, key: str, account: str | None, is_test: bool | None
 ) -> None:
-    gateway = HostGateway(client, shop_id, key)
+    gateway = HostGateway(client, account_of(client, Account(shop_id, key, "")))
     assert (gateway.account_id, gateway.is_test_shop) == (account, is_test)
+
+
+def test_an_account_does_not_show_its_key() -> None:
+    assert "test_b" not in repr(Account("2", "test_b", URL))
+
+
+@pytest.mark.parametrize(
+    ("client", "account"),
+    [
+        (Client(), Account("2", "test_b", URL)),
+        (Client(shop_id="1"), Account("1", "test_b", URL)),
+        (Client(secret_key="test_a", api_url=""), Account("2", "test_a", URL)),
+        (Client(api_url="http://127.0.0.1:9"), Account("2", "test_b", "http://127.0.0.1:9")),
+    ],
+)
+def test_what_the_client_does_not_carry_is_the_hosts(client: Client, account: Account) -> None:
+    assert account_of(client, Account("2", "test_b", URL)) == account
+
+
+class Lists(HostGateway):
+    """A gateway that answers with what it was asked for."""
+
+    async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        return CapturedPage([since], cursor)
+
+
+async def test_the_host_lists_through_the_gateway_beside_its_client() -> None:
+    gateway = ListingHostGateway(Client(shop_id="1"), Account("1", "test_b", URL), Lists(Client(), UNKNOWN))
+    assert isinstance(gateway, ListingGateway)
+    assert await gateway.list_captured(5.0, "here") == CapturedPage([5.0], "here")
+    assert await gateway.get_payment("x") == {"id": "x"}
+    assert (gateway.account_id, gateway.is_test_shop) == ("1", True)
+    assert not isinstance(HostGateway(Client(), UNKNOWN), ListingGateway)

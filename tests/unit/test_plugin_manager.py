@@ -12,6 +12,7 @@ from fastapi import APIRouter, FastAPI
 from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import CapturedPage, ListingGateway, TopupEvent, Way, attach
+from openwebui_billing_reconcile.attachment import builtin
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -476,6 +477,43 @@ def test_without_a_gateway_there_is_none(plugins: Plugins, mocker: MockerFixture
     assert offered(plugins, mocker) is None
 
 
+CLIENT_OF_SHOP = """
+from types import SimpleNamespace
+
+
+def get_yookassa_client():
+    return SimpleNamespace(config=SimpleNamespace(shop_id="7", secret_key="{key}", api_url="http://127.0.0.1:9"))
+"""
+
+
+async def test_the_hosts_client_is_joined_by_one_list_of_the_same_shop(
+    host: StubHost, plugins: Plugins, mocker: MockerFixture
+) -> None:
+    host.append(CLIENT, CLIENT_OF_SHOP.format(key="test_of_the_client"))
+    host.load()
+    plugins.load()
+    sdk = mocker.patch.object(builtin, "SdkGateway", autospec=True)
+    sdk.return_value.list_captured.return_value = CapturedPage(["item"], None)
+    for _ in range(2):
+        gateway = plugins.payment_gateway(host=OpenWebUIHost(plugins), payment_id="x")
+        assert isinstance(gateway, ListingGateway)
+        assert await gateway.list_captured(5.0, None) == CapturedPage(["item"], None)
+    sdk.assert_called_once_with("7", "test_of_the_client", "http://127.0.0.1:9")
+
+
+def test_a_host_whose_key_is_not_known_has_a_gateway_without_a_list(
+    host: StubHost, plugins: Plugins, mocker: MockerFixture
+) -> None:
+    host.append(CLIENT, CLIENT_OF_SHOP.format(key=""))
+    host.load()
+    mocker.patch.object(host.module(ENV), "YOOKASSA_SECRET_KEY", "")
+    plugins.load()
+    gateway = plugins.payment_gateway(host=OpenWebUIHost(plugins), payment_id="x")
+    assert gateway is not None
+    assert gateway.account_id == "7"
+    assert not isinstance(gateway, ListingGateway)
+
+
 @pytest.fixture
 def without_client(host: StubHost, plugins: Plugins) -> OpenWebUIHost:
     """A host that has no YooKassa client of its own."""
@@ -489,7 +527,7 @@ def test_a_host_without_a_client_is_served_by_the_sdk(
     plugins: Plugins, without_client: OpenWebUIHost
 ) -> None:
     gateway = plugins.payment_gateway(host=without_client, payment_id="x")
-    assert gateway is not None
+    assert isinstance(gateway, ListingGateway)
     assert (gateway.account_id, gateway.is_test_shop) == ("100500", True)
 
 
