@@ -10,15 +10,19 @@ import json
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests.support.demo import story
 from tests.support.harness.host import Program, running_host
 from tests.support.yookassa.process import running_simulator
 
-from .environments import HOST_NEEDS, Environment, build_wheel, uv
+from .environments import HOST_NEEDS, ROOT, Environment, build_wheel, uv
 
 # The host asks about one payment through its own client: only the list shows that the SDK installed works.
 _LIST = """
@@ -69,6 +73,9 @@ ROWS = (
 )
 PYTHONS = ("3.11", "3.12", "3.13")
 
+# Named beside the wheel, since "lowest-direct" holds for what is named and not for what a wheel requires.
+DECLARED = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+
 
 def run_row(row: Row, python: str, wheel: Path, folder: Path) -> None:
     """Tell the story in this combination; raises what goes wrong."""
@@ -76,14 +83,28 @@ def run_row(row: Row, python: str, wheel: Path, folder: Path) -> None:
     needs = [need for need in HOST_NEEDS if need not in row.pinned]
     environment.install(*row.pins, *needs)
     before = _versions(environment, row.pinned)
-    environment.install(wheel, options=["--resolution", row.resolution])
+    environment.install(wheel, *DECLARED, options=["--resolution", row.resolution])
     assert _versions(environment, row.pinned) == before == row.pinned, "a pin of the host was moved"
+    if row.resolution == "lowest-direct":
+        bounds = _lower_bounds(python)
+        installed = _versions(environment, bounds)
+        assert {name: Version(installed[name]) for name in bounds} == bounds, "newer than the lowest declared"
     program = Program(python=str(environment.python))
     with running_simulator() as provider, running_host(program, simulator=provider) as host:
         story(host)
         shop = provider.shop_id, provider.secret_key, provider.api_url
         paid = [payment for payment in provider.payments() if payment["status"] == "succeeded"]
         assert json.loads(environment.say(_LIST, shop)) == paid != []
+
+
+def _lower_bounds(python: str) -> dict[str, Version]:
+    """The oldest version by name that is declared for this Python; of two for one name the later counts."""
+    requirements = [Requirement(need) for need in DECLARED]
+    return {
+        requirement.name: Version(str(requirement.specifier).removeprefix(">="))
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"python_version": python})
+    }
 
 
 def _versions(environment: Environment, names: Iterable[str]) -> dict[str, str]:
