@@ -106,6 +106,21 @@ class StillBeingCheckedError(TemporarilyUnavailableError):
         super().__init__("Payment is still being checked")
 
 
+class ProviderUnavailableError(TemporarilyUnavailableError):
+    """The provider did not answer in time, or with an error of its own."""
+
+    reason = "provider_unavailable"
+
+    def __init__(self, retry_after: int = 5) -> None:
+        super().__init__("Payment provider is temporarily unavailable", retry_after=retry_after)
+
+
+class ProviderThrottledError(ProviderUnavailableError):
+    """The provider has asked for a pause, of which ``retry_after`` seconds are left."""
+
+    reason = "provider_throttled"
+
+
 class WalletBusyError(TemporarilyUnavailableError):
     """Somebody else holds the wallet's row, so crediting it would wait without limit."""
 

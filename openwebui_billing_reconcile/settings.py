@@ -6,6 +6,7 @@ itself, a value that cannot be read means off.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -44,14 +45,17 @@ def _rates(text: str) -> tuple[limits.RateLimitItem, ...]:
     )
 
 
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.1 <= seconds <= 10:  # the whole reply has 12 s, see topup.reconcile
-        raise ValueError("use a number of seconds from 0.1 to 10")
-    return seconds
+def _seconds(least: float, most: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            seconds = float(text)
+        except ValueError:
+            seconds = math.nan
+        if not least <= seconds <= most:
+            raise ValueError(f"use a number of seconds from {least:g} to {most:g}")
+        return seconds
+
+    return read
 
 
 def _names(text: str) -> frozenset[str]:
@@ -86,18 +90,32 @@ def _flag(name: str, read: Callable[[str], T], default: str) -> Flag[T]:
 ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, True, on_bad_value=False, shown_default="true")
 FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, "true")
 RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rates, "30/minute")
-DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds, "8")
+DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds(0.1, 10), "8")
+"""At most 10 s, since the whole reply has 12, see ``topup.reconcile``."""
+
 TEST_PAYMENTS = _flag("BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, "auto")
 BLOCKED = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, "")
+SWEEP = _flag("ENABLE_BILLING_TOPUP_RECONCILE_SWEEP", _boolean, "true")
+SWEEP_SECONDS = _flag("BILLING_TOPUP_RECONCILE_SWEEP_SECONDS", _seconds(1, 3600), "120")
 
-FLAGS: tuple[Flag[Any], ...] = (ENABLED, FRONTEND, RATE_LIMIT, DEADLINE, TEST_PAYMENTS, BLOCKED)
+FLAGS: tuple[Flag[Any], ...] = (
+    ENABLED,
+    FRONTEND,
+    RATE_LIMIT,
+    DEADLINE,
+    TEST_PAYMENTS,
+    BLOCKED,
+    SWEEP,
+    SWEEP_SECONDS,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The flags as read. All rates of ``rate_limit`` hold.
 
-    ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop.
+    ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop. ``sweep_seconds`` is the time
+    from one pass to the next.
     """
 
     enabled: bool = ENABLED.default
@@ -106,7 +124,14 @@ class Settings:
     deadline_seconds: float = DEADLINE.default
     accept_test_payments: bool | None = TEST_PAYMENTS.default
     blocked_plugins: frozenset[str] = BLOCKED.default
+    sweep: bool = SWEEP.default
+    sweep_seconds: float = SWEEP_SECONDS.default
     problems: tuple[str, ...] = ()
+
+    @property
+    def sweep_words(self) -> str:
+        """Whether it sweeps and how often, for the line at start and for ``status``."""
+        return f"sweeps every {self.sweep_seconds:g} s" if self.sweep else "does not sweep"
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
@@ -119,5 +144,7 @@ class Settings:
             deadline_seconds=DEADLINE.of(environ, problems),
             accept_test_payments=TEST_PAYMENTS.of(environ, problems),
             blocked_plugins=BLOCKED.of(environ, problems),
+            sweep=SWEEP.of(environ, problems),
+            sweep_seconds=SWEEP_SECONDS.of(environ, problems),
             problems=tuple(problems),
         )

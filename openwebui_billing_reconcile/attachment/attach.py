@@ -142,7 +142,8 @@ def _attach(undo: ExitStack) -> Report:
             State.INCOMPATIBLE,
             f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
         )
-    why = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; plugins: {', '.join(plugins.names)}"
+    what = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; {settings.sweep_words}"
+    why = f"{what}; plugins: {', '.join(plugins.names)}"
     return Report(State.ATTACHED, why, tuple(routes), tuple(methods), tuple(plugins.names))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
 from functools import cache, lru_cache
 from typing import Any
@@ -13,6 +14,7 @@ from fastapi import APIRouter
 from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import VisitedTopup
+from openwebui_billing_reconcile.operate.sweep import Sweep
 from openwebui_billing_reconcile.provider.host_gateway import (
     Account,
     HostGateway,
@@ -32,10 +34,21 @@ def _reconciler(host: OpenWebUIHost) -> Reconciler:
 
 @hookimpl
 def billing_router(host: OpenWebUIHost) -> APIRouter:
-    """The endpoints and, while the application runs, the balance page's script."""
+    """The endpoints; while the application runs, the balance page's script and the sweep."""
+    settings = Settings.read(os.environ)
     router = endpoint.make_router(host, _reconciler(host))
-    if Settings.read(os.environ).frontend:
-        router.lifespan_context = loader_script.lifespan
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        async with AsyncExitStack() as running:
+            if settings.frontend:
+                await running.enter_async_context(loader_script.lifespan(app))
+            if settings.sweep:
+                sweep = Sweep(host, _reconciler(host), settings.sweep_seconds)
+                await running.enter_async_context(sweep.running())
+            yield
+
+    router.lifespan_context = lifespan
     return router
 
 

@@ -140,7 +140,8 @@ def _predict(
         return State.SUPERSEDED, f"the host has its own POST {endpoint.PATH}; uninstall this plugin"
     if not has_ledger_key(source):
         return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
-    return State.ATTACHED, f"the next start attaches POST {PREFIX}{endpoint.PATH} and BillingService.{METHOD}"
+    what = f"POST {PREFIX}{endpoint.PATH} and BillingService.{METHOD}"
+    return State.ATTACHED, f"the next start attaches {what}, and {flags.sweep_words}"
 
 
 class _Environment:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from openwebui_billing_reconcile.money.values import (
     LedgerEntry,
     LocalState,
     Money,
+    OpenTopup,
     PaymentRecord,
     ProviderPayment,
     Wallet,
@@ -31,11 +33,14 @@ from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
 from .statements import (
     change_status,
     lock_wallet,
+    open_topups,
     open_topups_of_user,
     other_entries_naming,
     record_and_topups,
+    records_and_topups,
     wallet_by,
     wallet_failures,
+    wallets_with_ids,
 )
 
 _LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
@@ -71,6 +76,43 @@ class Ledger:
                 return local, None
             wallet_id = named_wallet(payment, local)
             return local, self._wallet(session, wallet_id, user_id, payment.amount.currency)
+
+    def read_many(self, payment_ids: Sequence[str]) -> dict[str, LocalState]:
+        """Return what the tables say about many payments, in one statement, other entries left out."""
+        statement = records_and_topups(self._host.table("Payment"), self._host.table("LedgerEntry"))
+        with self._host.session() as session:
+            rows = session.execute(statement, {"payment_ids": list(payment_ids)}).all()
+        rows_of = defaultdict(list)
+        for row in rows:
+            rows_of[row.payment_id].append(row)
+        return {
+            payment_id: LocalState(_record(found[0]), tuple(_topups(found))) if found else LocalState()
+            for payment_id, found in ((payment_id, rows_of[payment_id]) for payment_id in payment_ids)
+        }
+
+    def wallets(self, wallet_ids: Sequence[str]) -> dict[str, Wallet]:
+        """Return the wallets that exist, by their ids."""
+        with self._host.session() as session:
+            rows = session.execute(
+                wallets_with_ids(self._host.table("Wallet")), {"ids": list(wallet_ids)}
+            ).all()
+        return {row.id: Wallet(*row) for row in rows}
+
+    def open_topups(self, since: float, until: float, after: OpenTopup | None, most: int) -> list[OpenTopup]:
+        """Return pending top-ups made from ``since`` to ``until`` (epoch seconds), the oldest first.
+
+        ``after`` is the last one of the page before.
+        """
+        names = {
+            "since": int(since),
+            "until": int(until),
+            "after_created_at": after.created_at if after else -1,
+            "after_payment_id": after.payment_id if after else "",
+            "most": most,
+        }
+        with self._host.session() as session:
+            rows = session.execute(open_topups(self._host.table("Payment")), names).all()
+        return [OpenTopup(*row) for row in rows]
 
     def open_topups_of_user(self, user_id: str, since: float, most: int) -> list[str]:
         """Return the payment ids of the user's pending top-ups, newest first.

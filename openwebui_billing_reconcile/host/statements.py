@@ -22,7 +22,9 @@ from sqlalchemy import (
     not_,
     or_,
     select,
+    tuple_,
     union,
+    union_all,
     update,
 )
 
@@ -55,7 +57,34 @@ def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
     payment marked succeeded without an entry.
     """
     anything = select(literal(1)).subquery()
-    return select(
+    return select(*_columns(payment, entry)).select_from(
+        anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
+            entry, _is_topup(entry)
+        )
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def records_and_topups(payment: Table, entry: Table) -> CompoundSelect[Any]:
+    """The same for many payments at once, with each row's payment id first; no row where there is neither."""
+    ids: BindParameter[Any] = bindparam("payment_ids", expanding=True)
+    credits_ = and_(entry.c.reference_type == _PAYMENT, entry.c.type == TOPUP)
+    recorded = select(
+        payment.c.provider_payment_id.label("payment_id"), *_columns(payment, entry)
+    ).select_from(
+        payment.outerjoin(entry, and_(credits_, entry.c.reference_id == payment.c.provider_payment_id))
+    )
+    unrecorded = select(entry.c.reference_id, *_columns(payment, entry)).select_from(
+        entry.outerjoin(payment, payment.c.provider_payment_id == entry.c.reference_id)
+    )
+    return union_all(
+        recorded.where(payment.c.provider_payment_id.in_(ids)),
+        unrecorded.where(credits_, entry.c.reference_id.in_(ids), payment.c.id.is_(None)),
+    )
+
+
+def _columns(payment: Table, entry: Table) -> list[ColumnElement[Any]]:
+    return [
         payment.c.id.label("record_id"),
         payment.c.status,
         payment.c.kind,
@@ -68,11 +97,7 @@ def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
         entry.c.wallet_id,
         entry.c.amount_kopeks,
         entry.c.currency,
-    ).select_from(
-        anything.outerjoin(payment, payment.c.provider_payment_id == _PAYMENT_ID).outerjoin(
-            entry, _is_topup(entry)
-        )
-    )
+    ]
 
 
 @lru_cache(maxsize=_TABLES)
@@ -120,6 +145,29 @@ def open_topups_of_user(payment: Table) -> Select[Any]:
         .order_by(payment.c.created_at.desc())
         .limit(bindparam("most"))
     )
+
+
+@lru_cache(maxsize=_TABLES)
+def open_topups(payment: Table) -> Select[Any]:
+    """All pending top-ups made from ``since`` to ``until``, the oldest first, a page after a known one."""
+    place = tuple_(payment.c.created_at, payment.c.provider_payment_id)
+    return (
+        select(payment.c.provider_payment_id, payment.c.user_id, payment.c.created_at)
+        .where(
+            payment.c.status == PENDING,
+            payment.c.created_at.between(bindparam("since"), bindparam("until")),
+            payment.c.kind == TOPUP,
+            place > tuple_(bindparam("after_created_at"), bindparam("after_payment_id")),
+        )
+        .order_by(payment.c.created_at, payment.c.provider_payment_id)
+        .limit(bindparam("most"))
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def wallets_with_ids(wallet: Table) -> Select[Any]:
+    wanted = wallet.c.id.in_(bindparam("ids", expanding=True))
+    return select(wallet.c.id, wallet.c.user_id, wallet.c.currency).where(wanted)
 
 
 @lru_cache(maxsize=_TABLES)

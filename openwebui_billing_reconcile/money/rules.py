@@ -177,6 +177,22 @@ def decide(
     return _decide_succeeded(payment, local, wallet, user_id, shop)
 
 
+def owner_of(payment: ProviderPayment, local: LocalState, wallet: Wallet | None) -> str | None:
+    """Return the user whose top-up a payment is; ``None``: it is no top-up of this host.
+
+    ``wallet`` is the one that its metadata names, if it exists here. Without a record and an entry only a
+    wallet of the user whom the metadata names proves that the payment was made here: another system may share
+    the shop.
+    """
+    if local.record:
+        return local.record.user_id if local.record.kind == TOPUP else None
+    if local.topups:
+        return local.topups[0].user_id
+    if payment.topup.kind != TOPUP or wallet is None or wallet.user_id != payment.topup.user_id:
+        return None
+    return wallet.user_id
+
+
 def named_wallet(payment: ProviderPayment, local: LocalState) -> str | None:
     """Return the id of the wallet the payment is for. The local record overrules the provider's metadata."""
     return local.record.wallet_id if local.record else payment.topup.wallet_id

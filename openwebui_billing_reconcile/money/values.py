@@ -230,6 +230,15 @@ class LocalState:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenTopup:
+    """A pending top-up of the host's. ``created_at`` is in epoch seconds."""
+
+    payment_id: str
+    user_id: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileResult:
     """The state of a top-up after a reconcile call.
 

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, TypeVar
 
 from cachetools import TTLCache
 
@@ -19,12 +19,14 @@ from openwebui_billing_reconcile.concurrency import KeyedLock, TaskSet
 from openwebui_billing_reconcile.errors import (
     GatewayRejectedError,
     GatewayThrottledError,
+    InvalidProviderResponseError,
     PaymentNotFoundError,
     ProviderRejectedError,
+    ProviderThrottledError,
+    ProviderUnavailableError,
     ReconcileError,
-    TemporarilyUnavailableError,
 )
-from openwebui_billing_reconcile.hookspecs import PaymentGateway
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway
 from openwebui_billing_reconcile.money.values import ProviderPayment
 
 from .cooldown import Cooldown
@@ -32,15 +34,19 @@ from .poll_schedule import next_poll
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MAX_QUERIES_IN_FLIGHT: Final = 10
 """Queries at a time, per event loop."""
 
 ANSWER_TTL: Final = 1.0
 """Seconds for which an answer counts as fresh."""
 
+LIST_TIMEOUT: Final = 15.0
+"""The longest wait for one page of a list, in seconds; nobody waits for it but the background task."""
+
 _IDLE_SECONDS: Final = 120.0  # without a query for so long, the poll schedule starts anew
 _MAX_PAYMENTS: Final = 1024  # remembered at a time; the one idle longest is forgotten first
-_UNAVAILABLE: Final = "Payment provider is temporarily unavailable"
 
 
 class QueryState:
@@ -93,7 +99,7 @@ class ProviderClient:
         Joins a query under way, or takes an answer younger than ``max_age`` seconds. Otherwise calls
         ``on_new_query``, which may raise, and asks. A caller that is cancelled cancels no query. Raises
         ``ProviderRejectedError``, ``InvalidProviderResponseError``, ``NotConfiguredError`` or
-        ``TemporarilyUnavailableError``.
+        ``ProviderUnavailableError``.
         """
         async with self._start_locks(payment_id):  # so that no other query starts while this one is charged
             state = self._state(payment_id)
@@ -107,7 +113,7 @@ class ProviderClient:
         if state.task is query and (query.cancelled() or query.exception()):
             state.task = None  # a failure is not remembered, nor what its traceback refers to
         if query.cancelled():
-            raise TemporarilyUnavailableError(_UNAVAILABLE, reason="provider_unavailable")
+            raise ProviderUnavailableError
         del query  # a failed task and this frame would keep each other alive, with the provider's body
         return done.pop().result()
 
@@ -121,22 +127,38 @@ class ProviderClient:
             state = self._queries[payment_id] = QueryState(self._clock())
         return state
 
+    async def list_captured(self, gateway: ListingGateway, since: float, cursor: str | None) -> CapturedPage:
+        """Return a page of the provider's list of captured payments; see ``ListingGateway``.
+
+        Raises as ``fetch`` does. A list is a query as any other: it waits for a slot and heeds the cooldown.
+        """
+        page = await self._exchange(LIST_TIMEOUT, lambda: gateway.list_captured(since, cursor))
+        if not isinstance(page, CapturedPage):
+            raise InvalidProviderResponseError("Payment provider sent an unreadable list")
+        return page
+
     async def _query(
         self, gateway: PaymentGateway, payment_id: str, state: QueryState
     ) -> ProviderPayment | None:
+        async def get() -> ProviderPayment:
+            return ProviderPayment.parse(await gateway.get_payment(payment_id), payment_id)
+
         try:
-            async with asyncio.timeout(self._deadline), self._slots:
-                await self._check_cooldown()  # one may have begun while this query waited for its slot
-                answer = await gateway.get_payment(payment_id)
-            payment = ProviderPayment.parse(answer, payment_id)
+            payment = await self._exchange(self._deadline, get)
         except PaymentNotFoundError:
             payment = None
-        except ReconcileError:
+        state.answered_at = self._clock()
+        return payment
+
+    async def _exchange(self, seconds: float, query: Callable[[], Awaitable[T]]) -> T:
+        try:
+            async with asyncio.timeout(seconds), self._slots:
+                await self._check_cooldown()  # one may have begun while this query waited for its slot
+                return await query()
+        except (ReconcileError, PaymentNotFoundError):
             raise
         except Exception as error:
             raise await self._translate_error(error) from error
-        state.answered_at = self._clock()
-        return payment
 
     async def _translate_error(self, error: Exception) -> ReconcileError:
         # Names only: what a provider or a network library wrote into the text stays out of our log.
@@ -145,16 +167,10 @@ class ProviderClient:
         if isinstance(error, GatewayRejectedError):
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayThrottledError):
-            return _throttled(await self._cooldown.start(error.retry_after))
-        return TemporarilyUnavailableError(_UNAVAILABLE, reason="provider_unavailable")
+            return ProviderThrottledError(math.ceil(await self._cooldown.start(error.retry_after)))
+        return ProviderUnavailableError()
 
     async def _check_cooldown(self) -> None:
         remaining = await self._cooldown.remaining()
         if remaining > 0:
-            raise _throttled(remaining)
-
-
-def _throttled(seconds: float) -> TemporarilyUnavailableError:
-    return TemporarilyUnavailableError(
-        _UNAVAILABLE, reason="provider_throttled", retry_after=math.ceil(seconds)
-    )
+            raise ProviderThrottledError(math.ceil(remaining))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -31,7 +31,7 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
-from openwebui_billing_reconcile.hookspecs import PaymentGateway, Way
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway, Way
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import (
@@ -46,6 +46,7 @@ from openwebui_billing_reconcile.money.values import (
     SUCCEEDED,
     LedgerEntry,
     LocalState,
+    OpenTopup,
     ProviderPayment,
     ReconcileResult,
     VisitedTopup,
@@ -57,6 +58,7 @@ from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
 from openwebui_billing_reconcile.settings import Settings
 
+from .backlog import Backlog, Unsettled
 from .events import EventDispatcher
 from .settle import ReconcileCall, Settlement, needs_repair
 
@@ -125,7 +127,9 @@ class Reconciler:
         redis = open_redis(host.redis_url, host.redis_key_prefix)
         cooldown = Cooldown(redis)
         self._rate_limiter = RateLimiter(settings.rate_limit, redis)
-        self._settlement = Settlement(Ledger(host), EventDispatcher(host.hook))
+        ledger = Ledger(host)
+        self._settlement = Settlement(ledger, EventDispatcher(host.hook))
+        self._backlog = Backlog(ledger)
         self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds, cooldown))
 
     async def reconcile(
@@ -148,7 +152,7 @@ class Reconciler:
         """
         shared = self._loops.get()
         async with _reply():
-            list_open = partial(self._settlement.list_open, user_id)
+            list_open = partial(self._backlog.open_of_user, user_id)
             slot, key = shared.thread.slot(), ("list", user_id)
             payment_ids = await shared.single_flight.run(key, slot, partial(shared.thread.run, list_open))
         return await asyncio.gather(
@@ -161,6 +165,36 @@ class Reconciler:
         except ReconcileError as error:
             return VisitedTopup(payment_id, error.provider_status, PENDING, False, error.reason)
         return VisitedTopup(payment_id, result.provider_status, result.payment_status, result.credited)
+
+    async def settle_listed(
+        self, service: Any, user_id: str, payment: ProviderPayment, gateway: PaymentGateway
+    ) -> ReconcileResult:
+        """Settle a payment from the provider's list for the user whose top-up it is.
+
+        Raises as ``reconcile`` does. A wallet that somebody holds is not waited for: the next pass comes.
+        """
+        expires_at = time.monotonic() + REPLY_TIMEOUT
+        call = ReconcileCall(service, user_id, payment.id, expires_at, Way.SWEEP)
+        shared = self._loops.get()
+        async with _reply():
+            return await shared.tasks.run(self._settle(call, shared, payment, self._shop(gateway)))
+
+    async def list_captured(self, gateway: ListingGateway, since: float, cursor: str | None) -> CapturedPage:
+        """Return a page of the provider's list; see ``ProviderClient.list_captured``."""
+        return await self._loops.get().provider.list_captured(gateway, since, cursor)
+
+    async def find_unsettled(self, items: Sequence[object]) -> Unsettled:
+        """Return what a page of the provider's list leaves to do; see ``Backlog.unsettled``."""
+        return await self._on_thread(partial(self._backlog.unsettled, items))
+
+    async def list_open(self, since: float, until: float, after: OpenTopup | None) -> list[OpenTopup]:
+        """Return a page of the host's open top-ups; see ``Backlog.open``."""
+        return await self._on_thread(partial(self._backlog.open, since, until, after))
+
+    async def _on_thread(self, work: Callable[[], T]) -> T:
+        thread = self._loops.get().thread
+        async with thread.slot():
+            return await thread.run(work)
 
     def retry_after(self, payment_id: str) -> int:
         """Return the seconds after which to poll again for an undecided payment."""
@@ -205,7 +239,8 @@ class Reconciler:
     async def _fetch(
         self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
     ) -> ProviderPayment | None:
-        hit = partial(self._rate_limiter.hit, call.user_id)
+        # The person's rate limit is for what the person asks.
+        hit = _charge_nothing if call.way is Way.SWEEP else partial(self._rate_limiter.hit, call.user_id)
         is_owned = local.record is not None
         if not is_owned:
             # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
@@ -268,4 +303,4 @@ async def _reply() -> AsyncIterator[None]:
 
 
 async def _charge_nothing() -> None:
-    """What a new query costs that is charged already."""
+    """What a new query costs that is charged already, or that nobody asked for."""

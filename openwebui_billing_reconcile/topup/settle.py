@@ -59,11 +59,6 @@ CAPTURED_AT: Final = "captured_at"
 """Two keys in the metadata that the host's path stores with a payment: which way its credit came, and the
 provider's time of capture. A webhook leaves none, so the share of lost ones can be read from the tables."""
 
-VISIT_SECONDS: Final = 24 * 60 * 60
-"""How far back a visit looks, in seconds: the provider redelivers its notification for so long."""
-
-MAX_VISIT_PAYMENTS: Final = 5
-
 _REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
 """Statuses that a proved credit overrules. One that we do not know was given by somebody for a reason."""
 
@@ -100,14 +95,8 @@ class Settlement:
 
     def read(self, call: ReconcileCall) -> LocalState:
         """Return what the host's tables say; ``TemporarilyUnavailableError`` when they cannot be read."""
-        with _database(f"payment={call.payment_id}"):
+        with database_errors(f"payment={call.payment_id}"):
             return self._ledger.read(call.payment_id)
-
-    def list_open(self, user_id: str) -> list[str]:
-        """Return the payment ids of the user's open top-ups that a visit asks about, newest first."""
-        with _database(f"user={user_id}"):
-            since = time.time() - VISIT_SECONDS
-            return self._ledger.open_topups_of_user(user_id, since, MAX_VISIT_PAYMENTS)
 
     def settle(self, call: ReconcileCall, payment: ProviderPayment | None, shop: Shop) -> ReconcileResult:
         """Bring the payment to the state the provider reports; ``None``: the provider does not know it.
@@ -124,7 +113,7 @@ class Settlement:
             raise
 
     def _settle_known(self, call: ReconcileCall, payment: ProviderPayment, shop: Shop) -> ReconcileResult:
-        with _database(f"payment={call.payment_id}"):
+        with database_errors(f"payment={call.payment_id}"):
             local, wallet = self._ledger.read_with_wallet(call.payment_id, payment, call.user_id)
         match decide(payment, local, wallet, call.user_id, shop):
             case AlreadyCredited(entry):
@@ -205,7 +194,7 @@ class Settlement:
     def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status != PENDING:
             return _result(call, local, CANCELED)
-        with _database(f"payment={call.payment_id}"):
+        with database_errors(f"payment={call.payment_id}"):
             has_changed = self._ledger.cancel(call.service, call.payment_id, payment.metadata)
         if has_changed:
             self._events.canceled(call.payment_id, call.user_id, call.way)
@@ -240,7 +229,8 @@ def _result(
 
 
 @contextmanager
-def _database(subject: str) -> Iterator[None]:
+def database_errors(subject: str) -> Iterator[None]:
+    """Raise ``TemporarilyUnavailableError`` for an error of the database; ``subject`` is for the log."""
     try:
         yield
     except SQLAlchemyError as error:

@@ -59,7 +59,10 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(
         OUR_METHODS,
         ("builtin",),
     )
-    assert f"is attached: {', '.join(OUR_ROUTES)}; BillingService.{', '.join(OUR_METHODS)};" in caplog.text
+    assert (
+        f"is attached: {', '.join(OUR_ROUTES)}; BillingService.{', '.join(OUR_METHODS)}; sweeps every 120 s;"
+        in caplog.text
+    )
     assert host.serves("POST", "/topup/reconcile")
     assert callable(host.module(BILLING).billing_service.reconcile_topup_payment)
 

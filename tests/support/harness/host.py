@@ -77,6 +77,8 @@ class Program:
             "STATIC_DIR": str(data_dir / "static"),
             "DATABASE_URL": database_url,
             "ENABLE_BILLING_WALLET": "true",
+            # A test says what is asked and when; those of the sweep turn it on.
+            "ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "false",
         }
         return {**inherited, **_LIGHT, **own, **(_shop(simulator) if simulator else {}), **(extra or {})}
 

@@ -1,0 +1,1 @@
+"""What runs and serves without a person waiting: the sweep."""
