@@ -5,7 +5,7 @@ import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { format, resolveConfig } from 'prettier';
 
-const HEADER = `// openwebui-billing-reconcile: on return from the provider the balance page asks after the top-up.
+const HEADER = `// openwebui-billing-reconcile: the balance page asks after top-ups whose webhook is late or lost.
 // Built from frontend-patch/ with "npm run build": the comments are there, and changes belong there.
 `;
 

@@ -1,9 +1,11 @@
 import { afterEach, beforeEach, describe, expect, it, test, vi } from 'vitest';
 import {
 	FLOW_KEY,
+	reconcilePendingTopups,
 	reconcileTopup,
 	reconcileTopupOnReturn,
 	TopupReconcileError,
+	type PendingTopupsStep,
 	type TopupReconcileStep
 } from './reconcile-topup';
 
@@ -68,6 +70,21 @@ function returned(options: { signal?: AbortSignal; apiBaseUrl?: string } = {}) {
 	const onStep = (step: TopupReconcileStep) => steps.push(step);
 	let last: TopupReconcileStep | null | undefined;
 	void reconcileTopupOnReturn({
+		token: 'secret',
+		onStep,
+		signal: leave.signal,
+		...options
+	}).then((step) => (last = step));
+	return { steps, last: () => last, states: () => steps.map(({ state }) => state) };
+}
+
+/** A balance page without a stored flow, asking until the test ends. */
+function visited(options: { signal?: AbortSignal; apiBaseUrl?: string } = {}) {
+	leave = new AbortController();
+	const steps: PendingTopupsStep[] = [];
+	const onStep = (step: PendingTopupsStep) => steps.push(step);
+	let last: PendingTopupsStep | undefined;
+	void reconcilePendingTopups({
 		token: 'secret',
 		onStep,
 		signal: leave.signal,
@@ -502,5 +519,113 @@ describe('aborting', () => {
 		await seconds(0);
 		await expect(last).resolves.toEqual({ state: 'aborted' });
 		expect(asked).toHaveLength(state === 'asking' ? 0 : 1);
+	});
+});
+
+describe('reconcilePendingTopups', () => {
+	const OTHER = { ...PAID, payment_id: '3c5d1a9e-000f-5000-8000-1b68e7b15f3f' };
+	const lists = (payments: object[], retryAfter?: number): Reply =>
+		says(200, { payments }, retryAfter);
+
+	it('asks about nothing in particular, with no stored flow', async () => {
+		localStorage.clear();
+		server(lists([]));
+		const page = visited({ apiBaseUrl: '/chat/api/v1' });
+		expect(asked).toEqual([0]); // before anything else can run
+		await seconds(0);
+		const signal: unknown = expect.any(AbortSignal);
+		expect(fetched).toHaveBeenCalledExactlyOnceWith(
+			'/chat/api/v1/billing/topup/reconcile/pending',
+			{ method: 'POST', headers: { Authorization: 'Bearer secret' }, body: null, signal }
+		);
+		expect(page.steps).toEqual([{ state: 'asking' }, { state: 'done', result: { payments: [] } }]);
+	});
+
+	it('ends when none can change any more', async () => {
+		const held = { ...PENDING, provider_status: 'succeeded', reason: 'amount_mismatch' };
+		server(lists([held]));
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(asked).toEqual([0]);
+		expect(page.last()).toEqual({ state: 'done', result: { payments: [held] } });
+	});
+
+	it("is asked by the server's schedule, and reports each credit as it comes", async () => {
+		server(
+			lists([PENDING, { ...OTHER, credited: false }], 3),
+			lists([PENDING, OTHER], 5),
+			lists([PAID])
+		);
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(asked).toEqual([0, 3, 8]);
+		expect(page.states()).toEqual(
+			['asking', 'waiting'].concat(
+				['asking', 'credited', 'waiting'],
+				['asking', 'credited', 'done']
+			)
+		);
+		const credited = page.steps.filter(({ state }) => state === 'credited');
+		expect(credited.map(({ result }) => result)).toEqual([
+			{ payments: [OTHER] },
+			{ payments: [PAID] }
+		]);
+	});
+
+	it('reports a credit once, also where it stays listed', async () => {
+		server(lists([OTHER, PENDING], 3), lists([OTHER, PENDING], 3), lists([OTHER]));
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(page.states().filter((state) => state === 'credited')).toHaveLength(1);
+	});
+
+	test.each<[string, Reply]>([
+		['500', refuses(500)],
+		['429', refuses(429)],
+		['another 200', says(200, PAID)],
+		['offline', unreachable]
+	])('backs off as a return does: %s', async (_name, reply) => {
+		server(reply);
+		visited();
+		await seconds(100);
+		expect(asked).toEqual([0, 3, 9, 21, 45, 93]);
+	});
+
+	test.each([401, 403, 404, 405])('ends with %d', async (status) => {
+		server(refuses(status, 5));
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(asked).toEqual([0]);
+		expect(page.last()).toMatchObject({ state: 'refused', error: { status } });
+	});
+
+	it('ends after ten minutes', async () => {
+		server(lists([PENDING], 34));
+		const page = visited();
+		await seconds(TEN_MINUTES - 0.001);
+		expect(page.last()).toBeUndefined();
+		await seconds(0.001);
+		expect(page.last()).toEqual({ state: 'expired' });
+	});
+
+	it('rests while the page is hidden', async () => {
+		server(lists([]));
+		setVisibility('hidden');
+		visited();
+		await seconds(60);
+		expect(asked).toEqual([]);
+		setVisibility('visible');
+		await seconds(0);
+		expect(asked).toEqual([60]);
+	});
+
+	it('ends with the signal', async () => {
+		server(lists([PENDING], 3));
+		const page = visited();
+		await seconds(1);
+		leave.abort();
+		await seconds(60);
+		expect(page.last()).toEqual({ state: 'aborted' });
+		expect(asked).toEqual([0]);
 	});
 });

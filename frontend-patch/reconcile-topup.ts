@@ -1,5 +1,5 @@
 export const FLOW_KEY = 'billing_topup_flow_v1';
-const FLOW_TTL_MS = 10 * 60 * 1000;
+export const FLOW_TTL_MS = 10 * 60 * 1000;
 const ANSWER_MS = 20 * 1000; // the server answers within 12 s
 
 export interface TopupReconcile {
@@ -7,6 +7,15 @@ export interface TopupReconcile {
 	provider_status: string | null;
 	payment_status: string | null;
 	credited: boolean;
+}
+
+/** `reason` is there where it could not be reconciled. */
+export interface PendingTopup extends TopupReconcile {
+	reason?: string;
+}
+
+export interface PendingTopups {
+	payments: PendingTopup[];
 }
 
 /** `detail` is in the server's words; `status` is 0 where the server was not reached. */
@@ -20,37 +29,64 @@ export class TopupReconcileError extends Error {
 	}
 }
 
-/** `asking` and `waiting` take turns; each of the other states is the last one. */
-export interface TopupReconcileStep {
-	state: 'asking' | 'waiting' | 'credited' | 'canceled' | 'refused' | 'expired' | 'aborted';
-	result?: TopupReconcile | undefined;
+/** `asking` and `waiting` take turns. */
+interface Step<State, Result> {
+	state: 'asking' | 'waiting' | 'refused' | 'expired' | 'aborted' | State;
+	result?: Result | undefined;
 	error?: TopupReconcileError | undefined;
 	retryInMs?: number;
 }
+
+/** Each state but `asking` and `waiting` is the last one. */
+export type TopupReconcileStep = Step<'credited' | 'canceled', TopupReconcile>;
+
+/** `credited` comes between the others, with the payments credited since the last one; `done` is the last one. */
+export type PendingTopupsStep = Step<'credited' | 'done', PendingTopups>;
+
+interface Options<Step> {
+	token: string;
+	apiBaseUrl?: string | undefined;
+	signal?: AbortSignal;
+	onStep?: (step: Step) => void;
+}
+
+type Answer<Result> = { retryAfter: number | null } & (
+	{ result: Result; error: undefined } | { result: undefined; error: TopupReconcileError }
+);
 
 const failed = (status: number, detail: string, retryAfter: number | null = null) => {
 	const error = new TopupReconcileError(status, detail, retryAfter);
 	return { result: undefined, error, retryAfter };
 };
 
-const ask = async (token: string, id: string, apiBaseUrl = '/api/v1', signal?: AbortSignal) => {
-	const response = await fetch(`${apiBaseUrl}/billing/topup/reconcile`, {
+const ask = async <Result>(
+	{ token, apiBaseUrl = '/api/v1', signal }: Options<never>,
+	isAnswer: (body: Record<string, unknown>) => boolean,
+	path: string,
+	question?: object
+): Promise<Answer<Result>> => {
+	const json = question && { 'Content-Type': 'application/json' };
+	const response = await fetch(`${apiBaseUrl}/billing/topup/reconcile${path}`, {
 		method: 'POST',
-		headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` },
-		body: JSON.stringify({ payment_id: id }),
+		headers: { ...json, Authorization: `Bearer ${token}` },
+		body: question ? JSON.stringify(question) : null,
 		signal: signal ?? null
 	}).catch((why: unknown) => String(why));
 	if (typeof response === 'string') return failed(0, response);
 	const { status, ok, headers } = response;
 	const retryAfter = Math.max(0, Number(headers.get('Retry-After'))) || null;
 	const body = (await response.json().catch(() => null)) as Record<string, unknown> | null;
-	if (ok && typeof body?.credited === 'boolean') {
-		return { result: body as unknown as TopupReconcile, error: undefined, retryAfter };
-	}
+	if (ok && body && isAnswer(body)) return { result: body as Result, error: undefined, retryAfter };
 	const { detail } = body ?? {};
 	const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
 	return failed(status, words, retryAfter);
 };
+
+const askOne = (options: Options<never>, id: string): Promise<Answer<TopupReconcile>> =>
+	ask(options, ({ credited }) => typeof credited === 'boolean', '', { payment_id: id });
+
+const askPending = (options: Options<never>): Promise<Answer<PendingTopups>> =>
+	ask(options, ({ payments }) => Array.isArray(payments), '/pending');
 
 /** Waits: longer while the page is hidden, shorter when aborted or, after a lost connection, online. */
 const pause = (ms: number, lost: boolean, signal?: AbortSignal): Promise<void> =>
@@ -70,8 +106,39 @@ const pause = (ms: number, lost: boolean, signal?: AbortSignal): Promise<void> =
 		if (lost) window.addEventListener('online', check, { signal: over.signal });
 	});
 
+/** Asks at once and then when the server says so, until `conclude` names the last state, or `endsAt`. */
+const poll = async <State extends string, Result>(
+	{ signal, onStep }: Options<Step<State, Result>>,
+	endsAt: number,
+	send: () => Promise<Answer<Result>>,
+	conclude: (result: Result, retryAfter: number | null) => State | null
+): Promise<Step<State, Result>> => {
+	const step = (taken: Step<State, Result>) => {
+		onStep?.(taken);
+		return taken;
+	};
+	for (let wait = 0, backoff = 0, lost = false; ;) {
+		const ready = !wait && document.visibilityState !== 'hidden';
+		if (!ready && !signal?.aborted) await pause(wait, lost, signal);
+		if (signal?.aborted) return step({ state: 'aborted' });
+		if (Date.now() >= endsAt) return step({ state: 'expired' });
+		step({ state: 'asking' });
+		const { result, error, retryAfter } =
+			(await Promise.race([send(), pause(ANSWER_MS, false, signal)])) ?? failed(0, 'No answer');
+		const last = result && conclude(result, retryAfter);
+		if (last) return step({ state: last, result });
+		if (error && error.status >= 400 && error.status < 500 && error.status !== 429) {
+			return step({ state: 'refused', error });
+		}
+		backoff = result && retryAfter ? 0 : Math.min(60, 2 * backoff || 3);
+		lost = error?.status === 0;
+		wait = Math.min(1000 * Math.max(backoff, retryAfter ?? 0), endsAt - Date.now());
+		if (!signal?.aborted) step({ state: 'waiting', result, error, retryInMs: wait });
+	}
+};
+
 /** The top-up that the person left for, unless it is too old; whatever else is stored counts as none. */
-const readFlow = (): { id: string; endsAt: number } | null => {
+export const readFlow = (): { id: string; endsAt: number } | null => {
 	try {
 		const stored = JSON.parse(localStorage.getItem(FLOW_KEY) ?? '') as Record<string, unknown>;
 		const { payment_id: id, started_at_ms: startedAt } = stored;
@@ -89,44 +156,41 @@ export const reconcileTopup = async (
 	paymentId: string,
 	apiBaseUrl?: string
 ): Promise<TopupReconcile> => {
-	const { result, error } = await ask(token, paymentId, apiBaseUrl);
+	const { result, error } = await askOne({ token, apiBaseUrl }, paymentId);
 	if (error) throw error;
 	return result;
 };
 
 /** Does so about the stored top-up until there is a last word; `null` where none is stored. */
-export const reconcileTopupOnReturn = async (options: {
-	token: string;
-	apiBaseUrl?: string;
-	signal?: AbortSignal;
-	onStep?: (step: TopupReconcileStep) => void;
-}): Promise<TopupReconcileStep | null> => {
-	const { token, apiBaseUrl, signal, onStep } = options;
-	const step = (taken: TopupReconcileStep) => {
-		onStep?.(taken);
-		return taken;
-	};
+export const reconcileTopupOnReturn = async (
+	options: Options<TopupReconcileStep>
+): Promise<TopupReconcileStep | null> => {
 	const flow = readFlow();
 	if (!flow) return null;
-	for (let wait = 0, backoff = 0, lost = false; ;) {
-		const ready = !wait && document.visibilityState !== 'hidden';
-		if (!ready && !signal?.aborted) await pause(wait, lost, signal);
-		if (signal?.aborted) return step({ state: 'aborted' });
-		if (Date.now() >= flow.endsAt) return step({ state: 'expired' });
-		step({ state: 'asking' });
-		const { result, error, retryAfter } =
-			(await Promise.race([
-				ask(token, flow.id, apiBaseUrl, signal),
-				pause(ANSWER_MS, false, signal)
-			])) ?? failed(0, 'No answer');
-		if (result?.credited) return step({ state: 'credited', result });
-		if (result?.provider_status === 'canceled') return step({ state: 'canceled', result });
-		if (error && error.status >= 400 && error.status < 500 && error.status !== 429) {
-			return step({ state: 'refused', error });
+	return poll(
+		options,
+		flow.endsAt,
+		() => askOne(options, flow.id),
+		({ credited, provider_status: status }) =>
+			credited ? 'credited' : status === 'canceled' ? status : null
+	);
+};
+
+/** Does so about all of the user's open top-ups, for ten minutes at most, until none can change any more. */
+export const reconcilePendingTopups = (
+	options: Options<PendingTopupsStep>
+): Promise<PendingTopupsStep> => {
+	const told = new Set<string>();
+	return poll(
+		options,
+		Date.now() + FLOW_TTL_MS,
+		() => askPending(options),
+		(result, retryAfter) => {
+			const isNews = (topup: PendingTopup) => topup.credited && !told.has(topup.payment_id);
+			const payments = result.payments.filter(isNews);
+			payments.forEach(({ payment_id: id }) => told.add(id));
+			if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
+			return retryAfter ? null : 'done';
 		}
-		backoff = result && retryAfter ? 0 : Math.min(60, 2 * backoff || 3);
-		lost = error?.status === 0;
-		wait = Math.min(1000 * Math.max(backoff, retryAfter ?? 0), flow.endsAt - Date.now());
-		if (!signal?.aborted) step({ state: 'waiting', result, error, retryInMs: wait });
-	}
+	);
 };

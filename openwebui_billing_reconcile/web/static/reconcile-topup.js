@@ -1,4 +1,4 @@
-// openwebui-billing-reconcile: on return from the provider the balance page asks after the top-up.
+// openwebui-billing-reconcile: the balance page asks after top-ups whose webhook is late or lost.
 // Built from frontend-patch/ with "npm run build": the comments are there, and changes belong there.
 (() => {
 	'use strict';
@@ -18,24 +18,27 @@
 		const error = new TopupReconcileError(status, detail, retryAfter);
 		return { result: undefined, error, retryAfter };
 	};
-	const ask = async (token, id, apiBaseUrl = '/api/v1', signal) => {
-		const response = await fetch(`${apiBaseUrl}/billing/topup/reconcile`, {
+	const ask = async ({ token, apiBaseUrl = '/api/v1', signal }, isAnswer, path, question) => {
+		const json = question && { 'Content-Type': 'application/json' };
+		const response = await fetch(`${apiBaseUrl}/billing/topup/reconcile${path}`, {
 			method: 'POST',
-			headers: { 'Content-Type': 'application/json', Authorization: `Bearer ${token}` },
-			body: JSON.stringify({ payment_id: id }),
+			headers: { ...json, Authorization: `Bearer ${token}` },
+			body: question ? JSON.stringify(question) : null,
 			signal: signal ?? null
 		}).catch((why) => String(why));
 		if (typeof response === 'string') return failed(0, response);
 		const { status, ok, headers } = response;
 		const retryAfter = Math.max(0, Number(headers.get('Retry-After'))) || null;
 		const body = await response.json().catch(() => null);
-		if (ok && typeof body?.credited === 'boolean') {
-			return { result: body, error: undefined, retryAfter };
-		}
+		if (ok && body && isAnswer(body)) return { result: body, error: undefined, retryAfter };
 		const { detail } = body ?? {};
 		const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
 		return failed(status, words, retryAfter);
 	};
+	const askOne = (options, id) =>
+		ask(options, ({ credited }) => typeof credited === 'boolean', '', { payment_id: id });
+	const askPending = (options) =>
+		ask(options, ({ payments }) => Array.isArray(payments), '/pending');
 	const pause = (ms, lost, signal) =>
 		new Promise((resolve) => {
 			const over = new AbortController();
@@ -52,6 +55,30 @@
 			signal?.addEventListener('abort', check, { signal: over.signal });
 			if (lost) window.addEventListener('online', check, { signal: over.signal });
 		});
+	const poll = async ({ signal, onStep }, endsAt, send, conclude) => {
+		const step = (taken) => {
+			onStep?.(taken);
+			return taken;
+		};
+		for (let wait = 0, backoff = 0, lost = false; ;) {
+			const ready = !wait && document.visibilityState !== 'hidden';
+			if (!ready && !signal?.aborted) await pause(wait, lost, signal);
+			if (signal?.aborted) return step({ state: 'aborted' });
+			if (Date.now() >= endsAt) return step({ state: 'expired' });
+			step({ state: 'asking' });
+			const { result, error, retryAfter } =
+				(await Promise.race([send(), pause(ANSWER_MS, false, signal)])) ?? failed(0, 'No answer');
+			const last = result && conclude(result, retryAfter);
+			if (last) return step({ state: last, result });
+			if (error && error.status >= 400 && error.status < 500 && error.status !== 429) {
+				return step({ state: 'refused', error });
+			}
+			backoff = result && retryAfter ? 0 : Math.min(60, 2 * backoff || 3);
+			lost = error?.status === 0;
+			wait = Math.min(1000 * Math.max(backoff, retryAfter ?? 0), endsAt - Date.now());
+			if (!signal?.aborted) step({ state: 'waiting', result, error, retryInMs: wait });
+		}
+	};
 	const readFlow = () => {
 		try {
 			const stored = JSON.parse(localStorage.getItem(FLOW_KEY) ?? '');
@@ -64,39 +91,35 @@
 		}
 	};
 	const reconcileTopup = async (token, paymentId, apiBaseUrl) => {
-		const { result, error } = await ask(token, paymentId, apiBaseUrl);
+		const { result, error } = await askOne({ token, apiBaseUrl }, paymentId);
 		if (error) throw error;
 		return result;
 	};
 	const reconcileTopupOnReturn = async (options) => {
-		const { token, apiBaseUrl, signal, onStep } = options;
-		const step = (taken) => {
-			onStep?.(taken);
-			return taken;
-		};
 		const flow = readFlow();
 		if (!flow) return null;
-		for (let wait = 0, backoff = 0, lost = false; ;) {
-			const ready = !wait && document.visibilityState !== 'hidden';
-			if (!ready && !signal?.aborted) await pause(wait, lost, signal);
-			if (signal?.aborted) return step({ state: 'aborted' });
-			if (Date.now() >= flow.endsAt) return step({ state: 'expired' });
-			step({ state: 'asking' });
-			const { result, error, retryAfter } =
-				(await Promise.race([
-					ask(token, flow.id, apiBaseUrl, signal),
-					pause(ANSWER_MS, false, signal)
-				])) ?? failed(0, 'No answer');
-			if (result?.credited) return step({ state: 'credited', result });
-			if (result?.provider_status === 'canceled') return step({ state: 'canceled', result });
-			if (error && error.status >= 400 && error.status < 500 && error.status !== 429) {
-				return step({ state: 'refused', error });
+		return poll(
+			options,
+			flow.endsAt,
+			() => askOne(options, flow.id),
+			({ credited, provider_status: status }) =>
+				credited ? 'credited' : status === 'canceled' ? status : null
+		);
+	};
+	const reconcilePendingTopups = (options) => {
+		const told = new Set();
+		return poll(
+			options,
+			Date.now() + FLOW_TTL_MS,
+			() => askPending(options),
+			(result, retryAfter) => {
+				const isNews = (topup) => topup.credited && !told.has(topup.payment_id);
+				const payments = result.payments.filter(isNews);
+				payments.forEach(({ payment_id: id }) => told.add(id));
+				if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
+				return retryAfter ? null : 'done';
 			}
-			backoff = result && retryAfter ? 0 : Math.min(60, 2 * backoff || 3);
-			lost = error?.status === 0;
-			wait = Math.min(1000 * Math.max(backoff, retryAfter ?? 0), flow.endsAt - Date.now());
-			if (!signal?.aborted) step({ state: 'waiting', result, error, retryInMs: wait });
-		}
+		);
 	};
 
 	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
