@@ -5,6 +5,17 @@ const START = Date.parse('2026-02-11T12:00:00Z');
 const ID = '2c5d1a9e-000f-5000-8000-1b68e7b15f3f';
 const FLOW = JSON.stringify({ started_at_ms: START - 1000, payment_id: ID });
 
+/** The addresses' ends, and what is in the answers of the second: all that is open. */
+const RETURN = '/billing/topup/reconcile';
+const PENDING = `${RETURN}/pending`;
+const OPEN = {
+	payment_id: ID,
+	provider_status: 'pending',
+	payment_status: 'pending',
+	credited: false
+};
+const CREDITED = { ...OPEN, provider_status: 'succeeded', credited: true };
+
 const fetched = vi.fn<typeof fetch>();
 const reload = vi.fn<() => void>();
 const place = { origin: 'https://chat.example', pathname: '/billing/balance', reload };
@@ -26,6 +37,19 @@ function settlesAfter(due: number): void {
 	});
 }
 
+/** What is open, answer for answer; the last one on and on. Undecided ones are to be asked about after 10 s. */
+function lists(...answers: object[][]): void {
+	fetched.mockImplementation(() => {
+		asked.push((Date.now() - START) / 1000);
+		const payments = (answers.length > 1 ? answers.shift() : answers[0]) ?? [];
+		const headers = payments.includes(OPEN) ? { 'Retry-After': '10' } : {};
+		return Promise.resolve(new Response(JSON.stringify({ payments }), { headers }));
+	});
+}
+
+const paths = (): unknown[] =>
+	fetched.mock.calls.map(([url]) => (url as string).replace('https://chat.example/api/v1', ''));
+
 const seconds = (count: number): Promise<unknown> => vi.advanceTimersByTimeAsync(count * 1000);
 
 /** Load the page anew: the script runs from its beginning. */
@@ -33,15 +57,23 @@ async function load(pathname = '/billing/balance'): Promise<void> {
 	closePage();
 	place.pathname = pathname;
 	vi.resetModules();
-	const listen = vi.spyOn(window, 'addEventListener');
+	const added = [window, document].map((target) => ({
+		target,
+		listen: vi.spyOn(target as Window, 'addEventListener')
+	}));
 	await import('./loader');
-	const added = listen.mock.calls.map(([type, listener]) => ({ type, listener }));
-	listen.mockRestore();
+	const remove = added.flatMap(({ target, listen }) => {
+		const calls = [...listen.mock.calls];
+		listen.mockRestore();
+		return calls.map(([type, listener]) => () => {
+			target.removeEventListener(type, listener);
+		});
+	});
 	closePage = () => {
 		place.pathname = '/closed';
-		show(true); // ends the visit, and what it listens to
+		window.dispatchEvent(new Event('pagehide')); // ends the visit, and what it listens to
 		vi.clearAllTimers();
-		for (const { type, listener } of added) window.removeEventListener(type, listener);
+		for (const listener of remove) listener();
 	};
 }
 
@@ -50,8 +82,15 @@ function move(pathname: string): void {
 	navigation.dispatchEvent(new Event('currententrychange'));
 }
 
+/** Leave and be back: from the browser's memory (`persisted`), or for the first time. */
 function show(persisted: boolean): void {
+	if (persisted) window.dispatchEvent(new Event('pagehide'));
 	window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted }));
+}
+
+function setVisibility(state: DocumentVisibilityState): void {
+	vi.spyOn(document, 'visibilityState', 'get').mockReturnValue(state);
+	document.dispatchEvent(new Event('visibilitychange'));
 }
 
 /** Put elements on the page; jsdom lays nothing out, so what is not hidden counts as shown. */
@@ -121,8 +160,9 @@ describe('the page', () => {
 		}
 	);
 
-	test.each(['token', FLOW_KEY])('asks nothing without %s', async (key) => {
-		localStorage.removeItem(key);
+	test.each([FLOW, null])('asks nothing without a token (stored: %s)', async (flow) => {
+		localStorage.clear();
+		if (flow) localStorage.setItem(FLOW_KEY, flow);
 		await load();
 		await seconds(60);
 		expect(fetched).not.toHaveBeenCalled();
@@ -433,12 +473,15 @@ describe('moving inside the page', () => {
 describe('being shown again', () => {
 	it('begins anew when the page comes back as it was left', async () => {
 		localStorage.removeItem(FLOW_KEY);
+		lists([]);
 		await load();
 		localStorage.setItem(FLOW_KEY, FLOW);
+		settlesAfter(0);
 		await seconds(50);
 		show(true);
 		await seconds(0);
-		expect(asked).toEqual([50]);
+		expect(asked).toEqual([0, 50]);
+		expect(paths()).toEqual([PENDING, RETURN]);
 		await seconds(23);
 		expect(reload).toHaveBeenCalledOnce();
 	});
@@ -457,5 +500,242 @@ describe('being shown again', () => {
 		show(false);
 		await seconds(5);
 		expect(asked).toEqual([0]);
+	});
+});
+
+describe('without a stored top-up', () => {
+	beforeEach(() => {
+		localStorage.removeItem(FLOW_KEY);
+	});
+
+	test.each<[string, string | null]>([
+		['none', null],
+		['no JSON', '{'],
+		['an old one', JSON.stringify({ started_at_ms: START - 600_000, payment_id: ID })]
+	])('asks about all that is open: %s', async (_name, flow) => {
+		if (flow) localStorage.setItem(FLOW_KEY, flow);
+		lists([]);
+		await load();
+		await seconds(60);
+		expect(paths()).toEqual([PENDING]);
+		expect(reload).not.toHaveBeenCalled();
+	});
+
+	it('leaves that to the return where one is stored', async () => {
+		localStorage.setItem(FLOW_KEY, FLOW);
+		await load();
+		await seconds(60);
+		setVisibility('hidden');
+		setVisibility('visible');
+		expect(paths()).toEqual([RETURN]);
+	});
+
+	it('asks until nothing can change', async () => {
+		lists([OPEN], [OPEN], []);
+		await load();
+		await seconds(60);
+		expect(asked).toEqual([0, 10, 20]);
+		expect(reload).not.toHaveBeenCalled();
+	});
+
+	it('reloads for a credit, soon and once', async () => {
+		lists([OPEN], [CREDITED], []);
+		await load();
+		await seconds(10);
+		expect(reload).not.toHaveBeenCalled();
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+		await load();
+		await seconds(60);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('never reloads again for a payment that stays listed as credited', async () => {
+		lists([CREDITED]);
+		await load();
+		await seconds(1);
+		expect(reload).toHaveBeenCalledOnce();
+		for (let i = 0; i < 3; i += 1) {
+			await load();
+			await seconds(60);
+			setVisibility('hidden');
+			setVisibility('visible');
+			await seconds(60);
+		}
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('reloads for another payment beside it', async () => {
+		lists([CREDITED]);
+		await load();
+		await seconds(1);
+		lists([CREDITED, { ...CREDITED, payment_id: ID.replace('2c5d', '3c5d') }]);
+		for (let i = 0; i < 2; i += 1) {
+			await load();
+			await seconds(60);
+		}
+		expect(reload).toHaveBeenCalledTimes(2);
+	});
+
+	it('does not reload for a payment for which the return has done so', async () => {
+		localStorage.setItem(FLOW_KEY, FLOW);
+		await load();
+		await seconds(23);
+		expect(reload).toHaveBeenCalledOnce();
+		localStorage.removeItem(FLOW_KEY);
+		lists([CREDITED]);
+		await load();
+		await seconds(60);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('reloads once for credits that come while a dialog is open', async () => {
+		const dialog = put('<div role="dialog"></div>');
+		const other = { ...CREDITED, payment_id: ID.replace('2c5d', '3c5d') };
+		lists([OPEN, other], [CREDITED, other]);
+		await load();
+		await seconds(60);
+		expect(asked).toEqual([0, 10]);
+		expect(reload).not.toHaveBeenCalled();
+		dialog.remove();
+		await seconds(1);
+		await load();
+		await seconds(60);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('waits for text that was typed before the visit', async () => {
+		const field = put('<input />');
+		lists([]);
+		await load();
+		type(field, '500');
+		await seconds(60);
+		lists([CREDITED]);
+		setVisibility('hidden');
+		setVisibility('visible');
+		await seconds(60);
+		expect(reload).not.toHaveBeenCalled();
+		type(field, '');
+		await seconds(31);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('does not reload on another page', async () => {
+		put('<div role="dialog"></div>');
+		lists([CREDITED]);
+		await load();
+		await seconds(5);
+		place.pathname = '/c/1'; // untold
+		document.body.replaceChildren();
+		await seconds(60);
+		expect(reload).not.toHaveBeenCalled();
+		expect(vi.getTimerCount()).toBe(0);
+	});
+
+	test.each(['localStorage', 'sessionStorage'])(
+		'asks nothing where %s is forbidden',
+		async (name) => {
+			vi.stubGlobal(name, {
+				getItem: () => {
+					throw new DOMException('denied', 'SecurityError');
+				}
+			});
+			await load();
+			setVisibility('hidden');
+			setVisibility('visible');
+			await seconds(60);
+			expect(fetched).not.toHaveBeenCalled();
+		}
+	);
+});
+
+describe('a page that is looked at again', () => {
+	beforeEach(() => {
+		localStorage.removeItem(FLOW_KEY);
+		lists([]);
+	});
+
+	it('asks again, and reloads for a credit', async () => {
+		await load();
+		setVisibility('hidden');
+		await seconds(60);
+		expect(asked).toEqual([0]);
+		lists([CREDITED]);
+		setVisibility('visible');
+		await seconds(1);
+		expect(asked).toEqual([0, 60]);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('does not ask twice at a time', async () => {
+		lists([OPEN]);
+		await load();
+		await seconds(5);
+		setVisibility('hidden');
+		setVisibility('visible');
+		await seconds(6);
+		expect(asked).toEqual([0, 10]);
+	});
+
+	it('does not ask while a reload is due', async () => {
+		put('<div role="dialog"></div>');
+		lists([CREDITED]);
+		await load();
+		await seconds(3600);
+		setVisibility('hidden');
+		setVisibility('visible');
+		expect(asked).toEqual([0]);
+	});
+
+	it('asks also where it was opened, and left hidden, long ago', async () => {
+		setVisibility('hidden');
+		await load();
+		await seconds(3600);
+		setVisibility('visible');
+		await seconds(60);
+		expect(asked).toEqual([3600]);
+	});
+
+	it('asks where a return found no last word', async () => {
+		localStorage.setItem(FLOW_KEY, FLOW);
+		settlesAfter(3600);
+		await load();
+		await seconds(1);
+		setVisibility('hidden');
+		await seconds(700);
+		lists([CREDITED]);
+		setVisibility('visible');
+		await seconds(1);
+		expect(paths()).toEqual([RETURN, PENDING]);
+		expect(reload).toHaveBeenCalledOnce();
+	});
+
+	it('asks where a return has ended and the page has cleared it', async () => {
+		localStorage.setItem(FLOW_KEY, FLOW);
+		settlesAfter(0);
+		await load();
+		localStorage.removeItem(FLOW_KEY);
+		await seconds(60);
+		setVisibility('hidden');
+		setVisibility('visible');
+		expect(paths()).toEqual([RETURN, PENDING]);
+	});
+
+	it('asks nothing on another page', async () => {
+		await load('/c/1');
+		setVisibility('hidden');
+		setVisibility('visible');
+		expect(asked).toEqual([]);
+	});
+
+	it("asks once when it comes back out of the browser's memory", async () => {
+		await load();
+		window.dispatchEvent(new Event('pagehide'));
+		setVisibility('hidden');
+		await seconds(60);
+		setVisibility('visible');
+		window.dispatchEvent(Object.assign(new Event('pageshow'), { persisted: true }));
+		await seconds(5);
+		expect(asked).toEqual([0, 60]);
 	});
 });

@@ -1,5 +1,11 @@
 /** For a front end built before this existed: on the balance page only, behind the host's loader.js. */
-import { FLOW_KEY, reconcileTopupOnReturn } from './reconcile-topup';
+import {
+	FLOW_KEY,
+	FLOW_TTL_MS,
+	readFlow,
+	reconcilePendingTopups,
+	reconcileTopupOnReturn
+} from './reconcile-topup';
 
 const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
 const PAGE_POLLS_MS = 23 * 1000; // the page asks for the balance six times, every three seconds
@@ -8,7 +14,17 @@ const IDLE_MS = 30 * 1000; // creating a top-up takes the host 15 s at most
 const DIALOG = '[role$=dialog], [aria-modal=true], dialog[open]';
 const RELOADED_KEY = 'billing_topup_reconcile_reloaded';
 
-let visit: AbortController | null = null;
+/** One stay on the balance page; aborted when it ends. */
+type Visit = AbortController & { isBusy: () => boolean; polling: Polling };
+
+/** The page asks until then, in milliseconds; with a reload due, for ever. */
+interface Polling {
+	until: number;
+}
+
+let visit: Visit | null = null;
+
+const readReloaded = (): string => sessionStorage.getItem(RELOADED_KEY) ?? '';
 
 const balancePage = (): RegExpExecArray | null => BALANCE_PAGE.exec(location.pathname);
 
@@ -36,6 +52,7 @@ const watchUser = (signal: AbortSignal): (() => boolean) => {
 	const used = new Set<Element>();
 	let actedAt = 0;
 	const note = ({ type, target }: Event): void => {
+		if (!balancePage()) return; // not every browser tells of a move
 		actedAt = Date.now();
 		if (!(target instanceof Element)) return;
 		const control = type === 'input' ? target : type === 'click' && target.closest('button');
@@ -55,60 +72,101 @@ const watchUser = (signal: AbortSignal): (() => boolean) => {
 };
 
 /**
- * Reloads once for each top-up, as soon as nothing is in the way. Ends without a reload when the user leaves the
- * page, and when the stored top-up is gone (the page clears it when it shows the credit) or is a newer one.
+ * Reloads as soon as nothing is in the way, and notes for the session what for (`marks`), so that it comes once
+ * for each. Ends without a reload when the user leaves the page, and when it is no longer due.
  */
-const reloadOnce = (flow: string, from: number, isBusy: () => boolean, visit: AbortController) => {
-	const check = (): void => {
-		const isDue = balancePage() && localStorage.getItem(FLOW_KEY) === flow;
-		if (isDue && (Date.now() < from || isBusy() || hasDialog())) return;
-		visit.abort();
-		if (!isDue) return;
-		sessionStorage.setItem(RELOADED_KEY, flow);
-		location.reload();
+const reloadOnce = (visit: Visit, marks: string[], from: number, isDue: () => boolean): void => {
+	const end = (): void => {
+		clearInterval(timer);
+		document.removeEventListener('visibilitychange', check);
+		visit.polling.until = 0;
 	};
+	const check = (): void => {
+		if (!balancePage()) {
+			visit.abort();
+		} else if (!isDue()) {
+			end();
+		} else if (Date.now() >= from && !visit.isBusy() && !hasDialog()) {
+			visit.abort();
+			sessionStorage.setItem(RELOADED_KEY, [readReloaded(), ...marks].join('\n'));
+			location.reload();
+		}
+	};
+	visit.polling.until = Infinity;
 	// An interval, since values, layout and idle time change without a mutation. It slows down in a hidden page.
 	const timer = setInterval(check, 1000);
-	document.addEventListener('visibilitychange', check, { signal: visit.signal });
-	visit.signal.addEventListener('abort', () => {
-		clearInterval(timer);
-	});
+	document.addEventListener('visibilitychange', check);
+	visit.signal.addEventListener('abort', end);
 };
 
-const reconcile = async (base: string, visit: AbortController): Promise<void> => {
-	const { signal } = visit;
+/** Asks about the stored top-up, or where there is none, about all that are open. */
+const reconcile = async (visit: Visit): Promise<void> => {
+	const polling = { until: 0 };
+	visit.polling = polling;
 	const token = localStorage.getItem('token');
-	const flow = localStorage.getItem(FLOW_KEY);
-	if (!token || !flow || sessionStorage.getItem(RELOADED_KEY) === flow) return;
+	const stored = readFlow();
+	const flow = stored && localStorage.getItem(FLOW_KEY);
+	const reloaded = readReloaded();
+	const base = balancePage()?.[1];
+	if (!token || base === undefined || (flow && reloaded.includes(flow))) return;
 	const began = Date.now();
-	const isBusy = watchUser(signal);
-	const last = await reconcileTopupOnReturn({
+	polling.until = stored?.endsAt ?? began + FLOW_TTL_MS;
+	const options = {
 		token,
-		signal,
+		signal: visit.signal,
 		// The origin keeps the token at home: a path may begin with two slashes.
-		apiBaseUrl: `${location.origin}${base}/api/v1`,
-		onStep: () => {
-			if (!balancePage()) visit.abort();
+		apiBaseUrl: `${location.origin}${base}/api/v1`
+	};
+	const stopElsewhere = (): void => {
+		if (!balancePage()) visit.abort();
+	};
+	const credited: string[] = [];
+	if (flow) {
+		const last = await reconcileTopupOnReturn({ ...options, onStep: stopElsewhere });
+		if (last?.state === 'credited' && !visit.signal.aborted) {
+			credited.push(flow);
+			const from = Math.max(Date.now() + PAGE_NOTICES_MS, began + PAGE_POLLS_MS);
+			// The page clears the stored top-up when it shows the credit; another tab may store a newer one.
+			const isDue = () => localStorage.getItem(FLOW_KEY) === flow;
+			reloadOnce(visit, credited, from, isDue);
 		}
-	});
-	if (last?.state !== 'credited' || signal.aborted) {
-		visit.abort();
-		return;
+	} else {
+		await reconcilePendingTopups({
+			...options,
+			onStep: ({ state, result }) => {
+				stopElsewhere();
+				if (state !== 'credited' || visit.signal.aborted) return;
+				// A credit whose record cannot be completed is reported on every visit.
+				const ids = result?.payments.map(({ payment_id: id }) => JSON.stringify(id)) ?? [];
+				const isFirst = !credited.length;
+				credited.push(...ids.filter((id) => !reloaded.includes(id)));
+				if (isFirst && credited.length) {
+					reloadOnce(visit, credited, 0, () => true);
+				}
+			}
+		});
 	}
-	const from = Math.max(Date.now() + PAGE_NOTICES_MS, began + PAGE_POLLS_MS);
-	reloadOnce(flow, from, isBusy, visit);
+	if (!credited.length) polling.until = 0;
+};
+
+const begin = (visit: Visit): void => {
+	// Storage may be forbidden: then there is nothing to do.
+	reconcile(visit).catch(() => undefined);
+};
+
+const leave = (): void => {
+	visit?.abort();
+	visit = null;
 };
 
 /** On each arrival at the balance page, and never twice for one. */
 const look = (): void => {
-	const base = balancePage()?.[1];
-	if (base === undefined) {
-		visit?.abort();
-		visit = null;
+	if (!balancePage()) {
+		leave();
 	} else if (!visit) {
-		visit = new AbortController();
-		// Storage may be forbidden: then there is nothing to do.
-		reconcile(base, visit).catch(() => undefined);
+		const leaving = new AbortController();
+		visit = Object.assign(leaving, { isBusy: watchUser(leaving.signal), polling: { until: 0 } });
+		begin(visit);
 	}
 };
 
@@ -116,9 +174,14 @@ look();
 // Moves inside the page, such as back from signing in, where the browser tells of them.
 (window as { navigation?: EventTarget }).navigation?.addEventListener('currententrychange', look);
 // Back from the provider with the browser's own button: the page is shown again as it was left.
+window.addEventListener('pagehide', leave);
 window.addEventListener('pageshow', ({ persisted }) => {
-	if (!persisted) return;
-	visit?.abort();
-	visit = null;
-	look();
+	if (persisted) look();
+});
+// Back from another tab or device, where a top-up may have been paid that this browser does not store.
+document.addEventListener('visibilitychange', () => {
+	if (document.visibilityState === 'hidden' || readFlow()) return;
+	if (visit?.signal.aborted) leave();
+	if (!visit) look();
+	else if (Date.now() >= visit.polling.until) begin(visit);
 });

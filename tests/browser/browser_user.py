@@ -83,6 +83,8 @@ class BrowserUser:
         """Seconds at which the page polled the endpoint."""
         self.statuses: list[int] = []
         """The endpoint's status for each poll."""
+        self.visited_at: list[float] = []
+        """Seconds at which the page asked about all open top-ups."""
         self.loads = 0
         """Number of balance page loads."""
         self.script_errors: list[str] = []
@@ -128,6 +130,11 @@ class BrowserUser:
     def return_from_provider(self, page: Page | None = None) -> None:
         """Load the page to which the provider redirects."""
         (page or self.page).goto(f"{self.base_url}{BALANCE}?topup_return=1")
+        self._settle()
+
+    def open_balance(self) -> None:
+        """Load the balance page from elsewhere."""
+        self.page.goto(self.base_url + BALANCE)
         self._settle()
 
     def set_visibility(self, state: str) -> None:
@@ -182,6 +189,8 @@ class BrowserUser:
         if path.endswith(RECONCILE):
             self.polled_at.append(self.seconds)
             self.statuses.append(response.status)
+        elif path.endswith(f"{RECONCILE}/pending"):
+            self.visited_at.append(self.seconds)
         elif path.endswith(BALANCE) and response.request.is_navigation_request():
             self.loads += 1
 

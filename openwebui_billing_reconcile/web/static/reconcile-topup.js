@@ -129,6 +129,7 @@
 	const DIALOG = '[role$=dialog], [aria-modal=true], dialog[open]';
 	const RELOADED_KEY = 'billing_topup_reconcile_reloaded';
 	let visit = null;
+	const readReloaded = () => sessionStorage.getItem(RELOADED_KEY) ?? '';
 	const balancePage = () => BALANCE_PAGE.exec(location.pathname);
 	const hasDialog = () => {
 		let at = document.elementFromPoint(innerWidth / 2, innerHeight / 2);
@@ -143,6 +144,7 @@
 		const used = new Set();
 		let actedAt = 0;
 		const note = ({ type, target }) => {
+			if (!balancePage()) return;
 			actedAt = Date.now();
 			if (!(target instanceof Element)) return;
 			const control = type === 'input' ? target : type === 'click' && target.closest('button');
@@ -160,59 +162,99 @@
 						(!control.matches('button') && control.value))
 			);
 	};
-	const reloadOnce = (flow, from, isBusy, visit) => {
-		const check = () => {
-			const isDue = balancePage() && localStorage.getItem(FLOW_KEY) === flow;
-			if (isDue && (Date.now() < from || isBusy() || hasDialog())) return;
-			visit.abort();
-			if (!isDue) return;
-			sessionStorage.setItem(RELOADED_KEY, flow);
-			location.reload();
-		};
-		const timer = setInterval(check, 1000);
-		document.addEventListener('visibilitychange', check, { signal: visit.signal });
-		visit.signal.addEventListener('abort', () => {
+	const reloadOnce = (visit, marks, from, isDue) => {
+		const end = () => {
 			clearInterval(timer);
-		});
-	};
-	const reconcile = async (base, visit) => {
-		const { signal } = visit;
-		const token = localStorage.getItem('token');
-		const flow = localStorage.getItem(FLOW_KEY);
-		if (!token || !flow || sessionStorage.getItem(RELOADED_KEY) === flow) return;
-		const began = Date.now();
-		const isBusy = watchUser(signal);
-		const last = await reconcileTopupOnReturn({
-			token,
-			signal,
-			apiBaseUrl: `${location.origin}${base}/api/v1`,
-			onStep: () => {
-				if (!balancePage()) visit.abort();
+			document.removeEventListener('visibilitychange', check);
+			visit.polling.until = 0;
+		};
+		const check = () => {
+			if (!balancePage()) {
+				visit.abort();
+			} else if (!isDue()) {
+				end();
+			} else if (Date.now() >= from && !visit.isBusy() && !hasDialog()) {
+				visit.abort();
+				sessionStorage.setItem(RELOADED_KEY, [readReloaded(), ...marks].join('\n'));
+				location.reload();
 			}
-		});
-		if (last?.state !== 'credited' || signal.aborted) {
-			visit.abort();
-			return;
+		};
+		visit.polling.until = Infinity;
+		const timer = setInterval(check, 1000);
+		document.addEventListener('visibilitychange', check);
+		visit.signal.addEventListener('abort', end);
+	};
+	const reconcile = async (visit) => {
+		const polling = { until: 0 };
+		visit.polling = polling;
+		const token = localStorage.getItem('token');
+		const stored = readFlow();
+		const flow = stored && localStorage.getItem(FLOW_KEY);
+		const reloaded = readReloaded();
+		const base = balancePage()?.[1];
+		if (!token || base === undefined || (flow && reloaded.includes(flow))) return;
+		const began = Date.now();
+		polling.until = stored?.endsAt ?? began + FLOW_TTL_MS;
+		const options = {
+			token,
+			signal: visit.signal,
+			apiBaseUrl: `${location.origin}${base}/api/v1`
+		};
+		const stopElsewhere = () => {
+			if (!balancePage()) visit.abort();
+		};
+		const credited = [];
+		if (flow) {
+			const last = await reconcileTopupOnReturn({ ...options, onStep: stopElsewhere });
+			if (last?.state === 'credited' && !visit.signal.aborted) {
+				credited.push(flow);
+				const from = Math.max(Date.now() + PAGE_NOTICES_MS, began + PAGE_POLLS_MS);
+				const isDue = () => localStorage.getItem(FLOW_KEY) === flow;
+				reloadOnce(visit, credited, from, isDue);
+			}
+		} else {
+			await reconcilePendingTopups({
+				...options,
+				onStep: ({ state, result }) => {
+					stopElsewhere();
+					if (state !== 'credited' || visit.signal.aborted) return;
+					const ids = result?.payments.map(({ payment_id: id }) => JSON.stringify(id)) ?? [];
+					const isFirst = !credited.length;
+					credited.push(...ids.filter((id) => !reloaded.includes(id)));
+					if (isFirst && credited.length) {
+						reloadOnce(visit, credited, 0, () => true);
+					}
+				}
+			});
 		}
-		const from = Math.max(Date.now() + PAGE_NOTICES_MS, began + PAGE_POLLS_MS);
-		reloadOnce(flow, from, isBusy, visit);
+		if (!credited.length) polling.until = 0;
+	};
+	const begin = (visit) => {
+		reconcile(visit).catch(() => undefined);
+	};
+	const leave = () => {
+		visit?.abort();
+		visit = null;
 	};
 	const look = () => {
-		const base = balancePage()?.[1];
-		if (base === undefined) {
-			visit?.abort();
-			visit = null;
+		if (!balancePage()) {
+			leave();
 		} else if (!visit) {
-			visit = new AbortController();
-			reconcile(base, visit).catch(() => undefined);
+			const leaving = new AbortController();
+			visit = Object.assign(leaving, { isBusy: watchUser(leaving.signal), polling: { until: 0 } });
+			begin(visit);
 		}
 	};
 	look();
 	window.navigation?.addEventListener('currententrychange', look);
+	window.addEventListener('pagehide', leave);
 	window.addEventListener('pageshow', ({ persisted }) => {
-		if (!persisted) return;
-		visit?.abort();
-		visit = null;
-		look();
+		if (persisted) look();
+	});
+	document.addEventListener('visibilitychange', () => {
+		if (document.visibilityState === 'hidden' || readFlow()) return;
+		if (visit?.signal.aborted) leave();
+		if (!visit) look();
+		else if (Date.now() >= visit.polling.until) begin(visit);
 	});
 })();
