@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from sqlalchemy import Row
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from openwebui_billing_reconcile.errors import WalletBusyError
+from openwebui_billing_reconcile.errors import TemporarilyUnavailableError, WalletBusyError
 from openwebui_billing_reconcile.money.rules import named_wallet
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
     PENDING,
+    REPAIRABLE,
     SUCCEEDED,
     TOPUP,
     LedgerEntry,
@@ -28,22 +29,22 @@ from openwebui_billing_reconcile.money.values import (
 )
 
 from .entry_watch import EntryWatch
+from .locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .open_webui import OpenWebUIHost
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
 from .statements import (
     change_status,
+    failures_of,
     lock_wallet,
     open_topups,
     open_topups_of_user,
     other_entries_naming,
     record_and_topups,
     records_and_topups,
+    wallet_and_metadata,
     wallet_by,
-    wallet_failures,
     wallets_with_ids,
 )
-
-_LOCK_NOT_AVAILABLE = "55P03"  # PostgreSQL's code
 
 
 class Ledger:
@@ -150,7 +151,7 @@ class Ledger:
         Raises ``WalletBusyError`` where the path would wait for the wallet's row.
         """
         self._check_wallet_is_free(wallet.id)
-        with self._entries.watch(payment_id):
+        with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
             self._run_crediting_path(service, payment_id, wallet, money, metadata)
 
     def take_entered(self, entry: LedgerEntry) -> bool:
@@ -179,64 +180,84 @@ class Ledger:
             },
         )
 
-    def mark_succeeded(self, service: Any, payment_id: str, entry: LedgerEntry) -> None:
-        """Mark a payment whose credit is in the ledger as succeeded, by the host's own path.
+    def mark_succeeded(self, payment_id: str) -> bool:
+        """Mark a payment whose credit is in the ledger as succeeded; return whether that changed anything.
 
-        That path finds the entry and credits nothing more: the key lets one top-up stand per payment.
+        By one statement that looks at entry and status again, not by the host's path: that would also reset
+        the failures of an auto top-up, and credit anew where the entry has been taken back meanwhile.
         """
-        wallet = Wallet(entry.wallet_id, entry.user_id, entry.money.currency)
-        self.credit(service, payment_id, wallet, entry.money, {})
+        return self._change_status(payment_id, REPAIRABLE, SUCCEEDED)
 
     def cancel(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> bool:
         """Record that the provider canceled the payment; return whether that changed anything.
 
         A payment that is no longer pending, or that has been credited, stays as it is. A canceled auto top-up
-        is counted as the host counts it, so that a declining card is given up; where that fails the payment
-        is pending again, for the next call to count. ``metadata`` is the provider's.
+        is counted first, as the host counts it: it makes no new attempt while this one is pending, so that a
+        declining card is not tried more often than by webhooks. What comes between, a crash say, counts once
+        more. ``metadata`` is the provider's. Raises ``WalletBusyError`` where counting would wait.
         """
-        if not self._change_status(payment_id, PENDING, CANCELED):
+        if not self._count_auto_topup_failure(service, payment_id, metadata):
             return False
-        try:
-            self._count_auto_topup_failure(service, payment_id, metadata)
-        except Exception:
-            self._change_status(payment_id, CANCELED, PENDING)
-            raise
-        return True
+        return self._change_status(payment_id, {PENDING}, CANCELED)
 
-    def _change_status(self, payment_id: str, old: str, new: str) -> bool:
-        names = {"payment_id": payment_id, "old": old, "new": new, "now": int(time.time())}
-        statement = change_status(self._host.table("Payment"), self._host.table("LedgerEntry"))
-        with self._host.session() as session:
+    def _change_status(self, payment_id: str, old: Set[str], new: str) -> bool:
+        names = {"payment_id": payment_id, "old": sorted(old), "new": new, "now": int(time.time())}
+        payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
+        statement = change_status(payment, entry, where_credited=new == SUCCEEDED)
+        with bounded_lock_waits(self._host.engine), self._host.session() as session:
             result = session.execute(statement, names)
             session.commit()
         return bool(getattr(result, "rowcount", 0))
 
-    def _count_auto_topup_failure(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> None:
-        """The host counts in its path for ``payment.canceled``, which would overwrite a credit that lands."""
+    def _count_auto_topup_failure(self, service: Any, payment_id: str, metadata: Mapping[str, Any]) -> bool:
+        """Count where it is an auto top-up; return whether the cancellation may be recorded then.
+
+        The host counts in its path for ``payment.canceled``, which would overwrite a credit that lands.
+        """
+        if FAIL_COUNT not in self._host.table("Wallet").c:
+            return True  # a host that has no auto top-up
         is_auto_topup = getattr(service, AUTO_TOPUP, None)
         record_failure = getattr(service, AUTO_TOPUP_FAILURE, None)
-        payment, wallet = self._host.table("Payment"), self._host.table("Wallet")
-        if is_auto_topup is None or record_failure is None or FAIL_COUNT not in wallet.c:
-            return  # a host that has no auto top-up
+        if is_auto_topup is None or record_failure is None:
+            return False  # it counts in some other way: that is left to its webhook
         with self._host.session() as session:
-            row = session.execute(wallet_failures(payment, wallet), {"payment_id": payment_id}).first()
-        if row and (is_auto_topup(metadata=row.metadata_json) or is_auto_topup(metadata=dict(metadata))):
-            record_failure(wallet_id=row.id, fail_count=row.failures or 0)
+            row = session.execute(
+                wallet_and_metadata(self._host.table("Payment")), {"payment_id": payment_id}
+            ).first()
+        if row is None or not (is_auto_topup(metadata=row.metadata_json) or is_auto_topup(metadata=metadata)):
+            return True
+        wallet_id = str(row.wallet_id or metadata.get("wallet_id"))
+        failures = self._failures(wallet_id)
+        if failures is None:
+            return True  # there is no such wallet
+        self._check_wallet_is_free(wallet_id)
+        with bounded_lock_waits(self._host.engine):
+            record_failure(wallet_id=wallet_id, fail_count=failures)
+        if (self._failures(wallet_id) or 0) <= failures:
+            raise TemporarilyUnavailableError("Payment could not be checked yet", reason="not_written")
+        return True
+
+    def _failures(self, wallet_id: str) -> int | None:
+        with self._host.session() as session:
+            row = session.execute(failures_of(self._host.table("Wallet")), {"id": wallet_id}).first()
+        return (row.failures or 0) if row else None
 
     def _check_wallet_is_free(self, wallet_id: str) -> None:
-        """The host waits for the wallet's row without limit, except on SQLite, where it gives up itself."""
-        wallet = self._host.table("Wallet")
-        with self._host.session() as session:
-            if session.get_bind().dialect.name == "sqlite":
-                return
+        """Raise ``WalletBusyError`` where the host would wait for the wallet: nothing may wait after this.
+
+        What is settled by other means while it waits would be paid a second time.
+        """
+        engine = self._host.engine
+        with engine.connect() as connection:
             try:
-                session.execute(lock_wallet(wallet), {"id": wallet_id})
+                if engine.dialect.name == "sqlite":
+                    lock_sqlite(connection)
+                else:
+                    connection.execute(lock_wallet(self._host.table("Wallet")), {"id": wallet_id})
             except OperationalError as error:
-                if _sqlstate(error) == _LOCK_NOT_AVAILABLE:
+                if is_lock_timeout(error):
                     raise WalletBusyError from error
                 raise
-            finally:
-                session.rollback()
 
     def _read(self, session: Session, payment_id: str) -> LocalState:
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
@@ -253,12 +274,6 @@ class Ledger:
         key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
         row = session.execute(wallet_by(self._host.table("Wallet"), *key), key).first()
         return Wallet(*row) if row else None
-
-
-def _sqlstate(error: OperationalError) -> str | None:
-    # psycopg 3 has "sqlstate", psycopg2 "pgcode".
-    state: str | None = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return state
 
 
 def _record(row: Row[Any]) -> PaymentRecord | None:

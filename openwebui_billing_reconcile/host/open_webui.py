@@ -17,7 +17,7 @@ from .requirements import AUTH, BILLING, BILLING_ROUTER, DB, ENV, ERROR_WORDS, R
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, HTTPException
-    from sqlalchemy import Table
+    from sqlalchemy import Engine, Table
     from sqlalchemy.orm import Session
 
 
@@ -107,6 +107,12 @@ class OpenWebUIHost:
     def static_dir(self) -> str:
         """The folder behind the host's ``/static``, "" where the host does not say."""
         return str(getattr(self._modules[ENV], "STATIC_DIR", "") or "")
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the host's database."""
+        with self.session() as session:
+            return session.get_bind().engine
 
     def session(self) -> AbstractContextManager[Session]:
         """A database session of the host's own, closed at the end of the ``with``."""

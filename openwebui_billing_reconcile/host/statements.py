@@ -182,24 +182,29 @@ def lock_wallet(wallet: Table) -> Select[Any]:
 
 
 @lru_cache(maxsize=_TABLES)
-def change_status(payment: Table, entry: Table) -> Update:
-    """One statement, so that a payment credited meanwhile, or whose status changed, stays as it is."""
-    credited = select(entry.c.id).where(_is_topup(entry)).exists()
+def change_status(payment: Table, entry: Table, *, where_credited: bool) -> Update:
+    """One statement, so that nothing can come between the look at status and credit and the change."""
+    credit = select(entry.c.id).where(_is_topup(entry)).exists()
     return (
         update(payment)
         .where(
             payment.c.provider_payment_id == _PAYMENT_ID,
-            payment.c.status == bindparam("old"),
-            not_(credited),
+            payment.c.status.in_(bindparam("old", expanding=True)),
+            credit if where_credited else not_(credit),
         )
         .values(status=bindparam("new"), updated_at=bindparam("now"))
     )
 
 
 @lru_cache(maxsize=_TABLES)
-def wallet_failures(payment: Table, wallet: Table) -> Select[Any]:
-    return (
-        select(payment.c.metadata_json, wallet.c.id, wallet.c[FAIL_COUNT].label("failures"))
-        .join(wallet, wallet.c.id == payment.c.wallet_id)
-        .where(payment.c.provider_payment_id == _PAYMENT_ID)
+def wallet_and_metadata(payment: Table) -> Select[Any]:
+    """What the record of a pending payment says about where its money comes from and goes to."""
+    return select(payment.c.wallet_id, payment.c.metadata_json).where(
+        payment.c.provider_payment_id == _PAYMENT_ID, payment.c.status == PENDING
     )
+
+
+@lru_cache(maxsize=_TABLES)
+def failures_of(wallet: Table) -> Select[Any]:
+    """How many auto top-ups into a wallet have failed in a row."""
+    return select(wallet.c[FAIL_COUNT].label("failures")).where(wallet.c.id == bindparam("id"))

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from .values import (
     CANCELED,
+    REPAIRABLE,
     SUCCEEDED,
     TOPUP,
     UNDECIDED,
@@ -30,6 +31,7 @@ class HoldReason(StrEnum):
     CREDITED_ELSEWHERE = "credited_elsewhere"
     SUCCEEDED_WITHOUT_LEDGER = "succeeded_without_ledger"
     SETTLED_BY_HAND = "settled_by_hand"
+    UNKNOWN_STATUS = "unknown_status"
     OTHER_SHOP = "other_shop"
     MALFORMED = "malformed"
     INCOMPLETE = "incomplete"
@@ -60,6 +62,7 @@ _MESSAGES = {
     HoldReason.SETTLED_BY_HAND: (
         "This payment was already settled by hand. Please contact support if that is wrong."
     ),
+    HoldReason.UNKNOWN_STATUS: f"This payment is marked in a way that is not known here. {_CONTACT}",
     HoldReason.OTHER_SHOP: f"This payment was made to another shop. {_CONTACT}",
     HoldReason.MALFORMED: f"The payment provider's answer cannot be read in full. {_CONTACT}",
     HoldReason.INCOMPLETE: f"The payment provider's answer is incomplete. {_CONTACT}",
@@ -145,6 +148,8 @@ def decide_locally(local: LocalState, user_id: str) -> LocalDecision | None:
     if record.status == SUCCEEDED:
         # The host's own path returns early for such a payment for ever, so no call of ours could credit it.
         return Hold(HoldReason.SUCCEEDED_WITHOUT_LEDGER)
+    if record.status not in REPAIRABLE:
+        return Hold(HoldReason.UNKNOWN_STATUS)
     if local.other_entries:
         return Hold(HoldReason.SETTLED_BY_HAND)
     return None
@@ -173,7 +178,7 @@ def decide(
     if payment.status in UNDECIDED:
         return StillPending()
     if payment.status == CANCELED:
-        return Cancel()
+        return Hold(HoldReason.MALFORMED) if payment.paid or _unreadable(payment, local) else Cancel()
     return _decide_succeeded(payment, local, wallet, user_id, shop)
 
 

@@ -26,6 +26,9 @@ CANCELED: Final = "canceled"
 PENDING: Final = "pending"
 FAILED: Final = "failed"
 WAITING_FOR_CAPTURE: Final = "waiting_for_capture"
+REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
+"""Statuses that a credit overrules. One that we do not know was given by somebody for a reason."""
+
 UNDECIDED: Final = frozenset({PENDING, WAITING_FOR_CAPTURE})
 _PROVIDER_STATUSES: Final = UNDECIDED | {SUCCEEDED, CANCELED}
 

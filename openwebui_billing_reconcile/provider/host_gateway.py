@@ -15,6 +15,8 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway
 
+_MAX_ERROR_CHARACTERS = 4096
+
 PAUSE_SECONDS = 5.0
 """The pause after a 429 that does not say how long."""
 
@@ -97,6 +99,6 @@ def parse_retry_after(text: object) -> float:
 
 def _json(text: object) -> object:
     try:
-        return json.loads(str(text))
+        return json.loads(str(text)) if len(str(text)) <= _MAX_ERROR_CHARACTERS else None
     except (ValueError, RecursionError):
         return None

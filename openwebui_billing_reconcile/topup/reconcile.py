@@ -75,8 +75,8 @@ REPAIR_TIMEOUT: Final = 1.0
 WALLET_TIMEOUT: Final = 3.0
 """The longest a call waits for a wallet's row that somebody else holds, in seconds."""
 
-MAX_PAYMENTS_UNDER_WAY: Final = 10
-"""Payments of one user that are reconciled at a time, per event loop."""
+MAX_PAYMENTS_UNDER_WAY: Final = 6
+"""Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
 
 _WALLET_RETRY: Final = 0.1  # seconds
 

@@ -41,8 +41,8 @@ from openwebui_billing_reconcile.money.rules import (
 )
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
-    FAILED,
     PENDING,
+    REPAIRABLE,
     SUCCEEDED,
     LedgerEntry,
     LocalState,
@@ -58,9 +58,6 @@ RECONCILED_BY: Final = "reconciled_by"
 CAPTURED_AT: Final = "captured_at"
 """Two keys in the metadata that the host's path stores with a payment: which way its credit came, and the
 provider's time of capture. A webhook leaves none, so the share of lost ones can be read from the tables."""
-
-_REPAIRABLE: Final = frozenset({PENDING, FAILED, CANCELED})
-"""Statuses that a proved credit overrules. One that we do not know was given by somebody for a reason."""
 
 _PROGRAMMING_ERRORS: Final = (AttributeError, ImportError, NameError, TypeError)
 """Errors that the next call meets as well."""
@@ -142,7 +139,7 @@ class Settlement:
         if self._ledger.take_entered(entry):
             self._events.credited(call.payment_id, entry, call.way)
         if needs_repair(local):
-            local = self._mark_succeeded(call, entry) or local
+            local = self._mark_succeeded(call) or local
         return _result(call, local, provider_status, credited=True)
 
     def report_held(self, call: ReconcileCall, reason: HoldReason) -> NoReturn:
@@ -204,9 +201,9 @@ class Settlement:
             return self.complete(call, local, decision.entry, CANCELED)
         return _result(call, local, CANCELED)
 
-    def _mark_succeeded(self, call: ReconcileCall, entry: LedgerEntry) -> LocalState | None:
+    def _mark_succeeded(self, call: ReconcileCall) -> LocalState | None:
         try:
-            self._ledger.mark_succeeded(call.service, call.payment_id, entry)
+            self._ledger.mark_succeeded(call.payment_id)
             return self._ledger.read(call.payment_id)
         except Exception as error:  # noqa: BLE001 - the answer is the same whether this works or not
             log.warning(
@@ -219,7 +216,7 @@ class Settlement:
 
 def needs_repair(local: LocalState) -> bool:
     """Whether a proved credit has left the payment's status behind."""
-    return local.status in _REPAIRABLE
+    return local.status in REPAIRABLE
 
 
 def _result(

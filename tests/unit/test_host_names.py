@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from pytest_mock import MockerFixture
 
+from openwebui_billing_reconcile.errors import TemporarilyUnavailableError
 from openwebui_billing_reconcile.hookspecs import Hooks
 from openwebui_billing_reconcile.host import requirements
 from openwebui_billing_reconcile.host.ledger import Ledger
@@ -224,32 +225,62 @@ def test_a_canceled_auto_topup_is_counted(
     assert counted(host, mocker.Mock(), metadata=metadata, recorded=recorded) == failures
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "failures"),
-    [
-        (BILLING, requirements.AUTO_TOPUP, 0),
-        (BILLING, requirements.AUTO_TOPUP_FAILURE, 0),
-        (TABLES, requirements.FAIL_COUNT, "not there"),
-    ],
-)
-def test_where_the_host_cannot_count_nothing_is_counted(
-    host: StubHost, mocker: Any, caplog: pytest.LogCaptureFixture, module: str, name: str, failures: object
+def test_a_host_without_auto_topup_counts_nothing(
+    host: StubHost, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host.rename(module, name)
-    assert counted(host, mocker.Mock(), metadata=AUTO, recorded=AUTO) == failures
+    host.rename(TABLES, requirements.FAIL_COUNT)
+    assert counted(host, mocker.Mock(), metadata=AUTO, recorded=AUTO) == "not there"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_a_failure_that_cannot_be_counted_leaves_the_payment_for_the_next_call(
-    host: StubHost, mocker: MockerFixture
+@pytest.mark.parametrize("name", [requirements.AUTO_TOPUP, requirements.AUTO_TOPUP_FAILURE])
+def test_a_host_that_counts_in_another_way_is_left_to_its_webhook(
+    host: StubHost, mocker: MockerFixture, name: str
+) -> None:
+    host.rename(BILLING, name)
+    add_pending(host, AUTO)
+    service = host.module(BILLING).billing_service
+    assert not Ledger(OpenWebUIHost(mocker.Mock())).cancel(service, "pay-1", AUTO)
+    assert status_and_failures(host) == ("pending", 0)
+
+
+def test_a_failure_is_counted_while_the_payment_is_pending(host: StubHost, mocker: MockerFixture) -> None:
+    add_pending(host, AUTO)
+    service = host.module(BILLING).billing_service
+    count, seen = service._record_auto_topup_failure, []
+
+    def watched(**arguments: Any) -> None:
+        seen.append(status_and_failures(host))
+        count(**arguments)
+
+    mocker.patch.object(service, requirements.AUTO_TOPUP_FAILURE, watched)
+    Ledger(OpenWebUIHost(mocker.Mock())).cancel(service, "pay-1", AUTO)
+    assert seen == [("pending", 0)]
+
+
+@pytest.mark.parametrize("failure", [{"side_effect": RuntimeError}, {"return_value": None}])
+def test_a_failure_that_is_not_counted_leaves_the_payment_for_the_next_call(
+    host: StubHost, mocker: MockerFixture, failure: dict[str, Any]
 ) -> None:
     add_pending(host, AUTO)
     service = host.module(BILLING).billing_service
     ledger = Ledger(OpenWebUIHost(mocker.Mock()))
-    broken = mocker.patch.object(service, requirements.AUTO_TOPUP_FAILURE, side_effect=RuntimeError)
-    with pytest.raises(RuntimeError):
+    broken = mocker.patch.object(service, requirements.AUTO_TOPUP_FAILURE, **failure)
+    with pytest.raises((RuntimeError, TemporarilyUnavailableError)):
         ledger.cancel(service, "pay-1", AUTO)
     assert status_and_failures(host) == ("pending", 0)
     mocker.stop(broken)
     assert ledger.cancel(service, "pay-1", AUTO)
+    assert status_and_failures(host) == ("canceled", 1)
+
+
+def test_a_failure_is_counted_at_the_metadatas_wallet_where_the_record_names_none(
+    host: StubHost, mocker: MockerFixture
+) -> None:
+    add_pending(host, AUTO)
+    with host.module(DB).get_db() as session:
+        session.query(host.module(TABLES).Payment).update({"wallet_id": None})
+        session.commit()
+    service = host.module(BILLING).billing_service
+    Ledger(OpenWebUIHost(mocker.Mock())).cancel(service, "pay-1", AUTO | {"wallet_id": "w1"})
     assert status_and_failures(host) == ("canceled", 1)

@@ -23,6 +23,7 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.values import ReconcileResult
+from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup import reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
@@ -171,21 +172,24 @@ async def test_a_payment_that_is_nobodys_costs_the_asker(desk: Desk) -> None:
     assert desk.provider.queries == ["unknown-1", "unknown-2"]
 
 
-async def test_a_user_has_ten_payments_under_way(desk: Desk) -> None:
-    for number in range(11):
+async def test_a_user_has_so_many_payments_under_way_that_others_have_slots(desk: Desk) -> None:
+    most = reconcile.MAX_PAYMENTS_UNDER_WAY
+    assert most < MAX_QUERIES_IN_FLIGHT
+    for number in range(most + 1):
         desk.add_payment(f"more-{number}")
     desk.add_payment("theirs", "somebody")
     desk.provider.may_answer.clear()
-    calls = [desk.start(f"more-{number}") for number in range(10)]
-    await until(lambda: len(desk.provider.queries) == 10)
+    calls = [desk.start(f"more-{number}") for number in range(most)]
+    await until(lambda: len(desk.provider.queries) == most)
     with pytest.raises(RateLimitedError) as raised:
-        await desk("more-10")
+        await desk(f"more-{most}")
     assert raised.value.retry_after == 1
     again = desk.start("more-0")  # one that is under way is joined
     theirs = desk.start("theirs", "somebody")
+    await until(lambda: "theirs" in desk.provider.queries)
     desk.provider.may_answer.set()
     assert all(result.credited for result in await asyncio.gather(*calls, again, theirs))
-    assert (await desk("more-10")).credited
+    assert (await desk(f"more-{most}")).credited
 
 
 async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerFixture) -> None:
@@ -324,3 +328,40 @@ async def test_a_visit_whose_list_cannot_be_read_is_try_later(desk: Desk, mocker
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
     assert raised.value.reason == "database_unavailable"
+
+
+async def test_a_repair_overwrites_no_status_given_while_it_waits(desk: Desk, mocker: MockerFixture) -> None:
+    await desk()
+    set_status(desk, "pending")
+    mark = Ledger.mark_succeeded
+
+    def after_somebody_else(ledger: Ledger, payment_id: str) -> bool:
+        set_status(desk, "refunded")
+        return mark(ledger, payment_id)
+
+    mocker.patch.object(Ledger, "mark_succeeded", after_somebody_else)
+    assert await desk() == ReconcileResult("pay-1", "succeeded", "refunded", credited=True)
+
+
+async def test_a_repair_credits_nothing_where_the_entry_is_gone_meanwhile(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    await desk()
+    set_status(desk, "pending")
+    mark = Ledger.mark_succeeded
+
+    def after_a_reversal(ledger: Ledger, payment_id: str) -> bool:
+        with desk.host.session() as session:
+            session.execute(desk.host.table("LedgerEntry").delete())
+            session.commit()
+        return mark(ledger, payment_id)
+
+    mocker.patch.object(Ledger, "mark_succeeded", after_a_reversal)
+    assert (await desk()).payment_status == "pending"
+    assert desk.entries() == []
+
+
+def set_status(desk: Desk, status: str) -> None:
+    with desk.host.session() as session:
+        session.execute(desk.host.table("Payment").update().values(status=status))
+        session.commit()

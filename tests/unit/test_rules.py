@@ -364,3 +364,17 @@ def test_credited_is_said_only_of_an_entry_of_the_users(
         assert result.entry in local.topups
         assert result.entry.user_id == "me"
         assert local.record is None or local.record.money == result.entry.money
+
+
+@pytest.mark.parametrize("status", ["refunded", "disputed", ""])
+def test_a_record_of_a_status_that_we_do_not_know_is_held(status: str) -> None:
+    local = LocalState(replace(RECORD, status=status))
+    assert decide(PAID, local, MINE, "me", SHOP) == Hold(HoldReason.UNKNOWN_STATUS)
+
+
+@pytest.mark.parametrize("contradiction", [{"paid": True}, {"malformed": frozenset({"recipient"})}])
+def test_a_cancellation_that_contradicts_itself_is_held(contradiction: dict[str, Any]) -> None:
+    canceled = replace(PAID, status="canceled", paid=False)
+    assert decide(canceled, LocalState(RECORD), MINE, "me", SHOP) == Cancel()
+    odd = replace(canceled, **contradiction)
+    assert decide(odd, LocalState(RECORD), MINE, "me", SHOP) == Hold(HoldReason.MALFORMED)
