@@ -166,7 +166,9 @@ def _probe(plugins: Plugins) -> OpenWebUIHost:
     if missing:
         raise _NotAttachedError(State.INCOMPATIBLE, f"this host lacks {', '.join(missing)}")
     host = OpenWebUIHost(plugins)
-    if hasattr(host.billing_service_class, METHOD):
+    if not isinstance(host.billing_service, host.billing_service_class):
+        raise _NotAttachedError(State.INCOMPATIBLE, "the router's billing_service is no BillingService")
+    if hasattr(host.billing_service, METHOD):
         raise _NotAttachedError(
             State.SUPERSEDED,
             f"the host has its own BillingService.{METHOD}; this plugin can be uninstalled",
@@ -202,7 +204,7 @@ def _contribution(plugins: Plugins, name: str, host: OpenWebUIHost) -> _Contribu
         routes = list(_checked_routes(router, host.router))
         router.lifespan_context = isolated_lifespan(router.lifespan_context, name)
     methods = plugins.billing_service_methods(plugin=name, host=host)
-    return _Contribution(router, routes, _checked_methods(methods, host.billing_service_class))
+    return _Contribution(router, routes, _checked_methods(methods, host.billing_service))
 
 
 def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
@@ -218,15 +220,16 @@ def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
             yield f"{method} {path}"
 
 
-def _checked_methods(methods: object, service_class: type[Any]) -> Mapping[str, Callable[..., Any]]:
+def _checked_methods(methods: object, service: object) -> Mapping[str, Callable[..., Any]]:
     if methods is None:
         return {}
     if not isinstance(methods, Mapping):
         raise PluginError("billing_service_methods must return a mapping of names to functions")
     for name, function in methods.items():
-        if not isinstance(name, str) or not name.isidentifier() or not callable(function):
+        is_plain = isinstance(name, str) and name.isidentifier() and not name.startswith("__")
+        if not is_plain or not callable(function):
             raise PluginError(f"{name!r}: a method needs a plain name and a function")
-        if hasattr(service_class, name):
+        if hasattr(service, name):
             raise PluginError(f"BillingService.{name} exists already: choose another name")
     return methods
 

@@ -6,11 +6,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Final
 
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway
 
 log = logging.getLogger(__name__)
+
+START_TIMEOUT: Final = 30.0
+"""The longest that the host's start waits for a plugin's, in seconds."""
+
+STOP_TIMEOUT: Final = 5.0
+"""The longest that the host's stop waits for a plugin's, in seconds."""
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -21,10 +27,24 @@ class PluginError(Exception):
 
 @contextmanager
 def exits_as_errors() -> Iterator[None]:
-    """Raise ``PluginError`` in place of ``SystemExit`` and its like, which would end the host."""
+    """Raise ``PluginError`` in place of ``SystemExit`` and its like, which would end the host.
+
+    For what is awaited: there a cancellation, and the end of a generator, are the caller's.
+    """
     try:
         yield
     except (Exception, asyncio.CancelledError, GeneratorExit, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise PluginError(f"it raised {type(error).__name__}") from error
+
+
+@contextmanager
+def all_as_errors() -> Iterator[None]:
+    """Do so for everything but the operator's interrupt. For functions that return at once."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:
         raise PluginError(f"it raised {type(error).__name__}") from error
@@ -71,29 +91,40 @@ def isolated_gateway(gateway: PaymentGateway) -> PaymentGateway:
 
 
 def isolated_lifespan(lifespan: Lifespan, plugin: str) -> Lifespan:
-    """Return the lifespan of a plugin's router such that the host starts and stops whatever it raises."""
+    """Return the lifespan of a plugin's router such that the host starts and stops whatever it does.
+
+    It runs in a task of its own: a task group in it that fails cancels that task, not the host's.
+    """
 
     @asynccontextmanager
     async def run(app: Any) -> AsyncIterator[Mapping[str, Any] | None]:
-        context = lifespan(app)
-        try:
+        started: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        stopping = asyncio.Event()
+
+        async def live() -> None:
             with exits_as_errors():
-                state = await context.__aenter__()
-        except Exception as error:  # noqa: BLE001 - the host always starts
-            _log_failure(plugin, "start", error)
-            yield None
-            return
+                async with lifespan(app) as state:
+                    started.set_result(state)
+                    await stopping.wait()
+
+        def log_end(task: asyncio.Task[None]) -> None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            if error is not None:
+                when = "stop" if stopping.is_set() else "runtime" if started.done() else "start"
+                log.warning("Plugin %r failed at the host's %s: %s", plugin, when, type(error).__name__)
+
+        task = asyncio.create_task(live())
+        task.add_done_callback(log_end)
         try:
+            either: set[asyncio.Future[Any]] = {task, started}
+            await asyncio.wait(either, timeout=START_TIMEOUT, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and not started.done():
+                log.warning("Plugin %r takes too long to start: the host goes on without waiting", plugin)
+            state = started.result() if started.done() else None
             yield state if isinstance(state, Mapping) else None
         finally:
-            try:
-                with exits_as_errors():
-                    await context.__aexit__(None, None, None)
-            except Exception as error:  # noqa: BLE001 - the host goes on stopping
-                _log_failure(plugin, "stop", error)
+            stopping.set()
+            await asyncio.wait({task}, timeout=STOP_TIMEOUT)
+            task.cancel()
 
     return run
-
-
-def _log_failure(plugin: str, when: str, error: Exception) -> None:
-    log.warning("Plugin %r failed at the host's %s: %s", plugin, when, type(error).__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
 import pluggy
@@ -16,7 +16,7 @@ import pluggy
 from openwebui_billing_reconcile import hookspecs
 from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupEvent
 
-from .isolation import PluginError, exits_as_errors, isolated_gateway
+from .isolation import PluginError, all_as_errors, isolated_gateway
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class Plugins:
 
 
 def _call(impl: pluggy.HookImpl, arguments: Mapping[str, object]) -> Any:
-    with exits_as_errors():
+    with all_as_errors():
         return impl.function(*(arguments[name] for name in impl.argnames))
 
 
@@ -151,6 +151,15 @@ def _installed() -> list[EntryPoint]:
     """
     ours = EntryPoint(BUILTIN, _BUILTIN_MODULE, PROJECT)
     found = {(ours.name, ours.value): ours}
-    for entry_point in entry_points(group=PROJECT):
-        found.setdefault((entry_point.name, entry_point.value), entry_point)
+    for distribution in distributions():
+        for entry_point in _entry_points(distribution):
+            found.setdefault((entry_point.name, entry_point.value), entry_point)
     return list(found.values())
+
+
+def _entry_points(distribution: Distribution) -> list[EntryPoint]:
+    try:
+        return [entry_point for entry_point in distribution.entry_points if entry_point.group == PROJECT]
+    except Exception as error:  # noqa: BLE001 - one that cannot be read hides no other distribution's
+        log.warning("Entry points cannot be read: %s", type(error).__name__)
+        return []

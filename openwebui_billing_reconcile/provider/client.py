@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_QUERIES_IN_FLIGHT: Final = 10
-"""Queries at a time, per event loop."""
+"""Queries at a time about one account at a provider, per event loop."""
 
 ANSWER_TTL: Final = 1.0
 """Seconds for which an answer counts as fresh."""
@@ -81,7 +82,9 @@ class ProviderClient:
         self._deadline = deadline
         self._cooldown = cooldown or Cooldown(clock=clock)
         self._clock = clock
-        self._slots = asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
+        self._slots: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(MAX_QUERIES_IN_FLIGHT)
+        )
         self._tasks = TaskSet()
         self._queries: TTLCache[str, QueryState] = TTLCache(_MAX_PAYMENTS, _IDLE_SECONDS, timer=clock)
         self._start_locks = KeyedLock()
@@ -105,7 +108,7 @@ class ProviderClient:
             state = self._state(payment_id)
             query = state.current(self._clock(), max_age)
             if query is None:
-                await self._check_cooldown()
+                await self._check_cooldown(gateway)
                 await on_new_query()
                 self._queries[payment_id] = state  # its idle time starts anew
                 query = state.task = self._tasks.start(self._query(gateway, payment_id, state))
@@ -132,7 +135,10 @@ class ProviderClient:
 
         Raises as ``fetch`` does. A list is a query as any other: it waits for a slot and heeds the cooldown.
         """
-        page = await self._exchange(LIST_TIMEOUT, lambda: gateway.list_captured(since, cursor))
+        try:
+            page = await self._exchange(gateway, LIST_TIMEOUT, lambda: gateway.list_captured(since, cursor))
+        except PaymentNotFoundError as error:  # a gateway's mistake: a list that is not there is no list
+            raise ProviderUnavailableError from error
         if not isinstance(page, CapturedPage):
             raise InvalidProviderResponseError("Payment provider sent an unreadable list")
         return page
@@ -144,33 +150,41 @@ class ProviderClient:
             return ProviderPayment.parse(await gateway.get_payment(payment_id), payment_id)
 
         try:
-            payment = await self._exchange(self._deadline, get)
+            payment = await self._exchange(gateway, self._deadline, get)
         except PaymentNotFoundError:
             payment = None
         state.answered_at = self._clock()
         return payment
 
-    async def _exchange(self, seconds: float, query: Callable[[], Awaitable[T]]) -> T:
+    async def _exchange(
+        self, gateway: PaymentGateway, seconds: float, query: Callable[[], Awaitable[T]]
+    ) -> T:
         try:
-            async with asyncio.timeout(seconds), self._slots:
-                await self._check_cooldown()  # one may have begun while this query waited for its slot
+            async with asyncio.timeout(seconds), self._slots[_account(gateway)]:
+                await self._check_cooldown(gateway)  # one may have begun while this query waited for its slot
                 return await query()
         except (ReconcileError, PaymentNotFoundError):
             raise
         except Exception as error:
-            raise await self._translate_error(error) from error
+            raise await self._translate_error(gateway, error) from error
 
-    async def _translate_error(self, error: Exception) -> ReconcileError:
+    async def _translate_error(self, gateway: PaymentGateway, error: Exception) -> ReconcileError:
         # Names only: what a provider or a network library wrote into the text stays out of our log.
         cause = type(error.__cause__).__name__ if error.__cause__ else "no cause"
         log.info("The payment provider did not answer: %s (%s)", type(error).__name__, cause)
         if isinstance(error, GatewayRejectedError):
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayThrottledError):
-            return ProviderThrottledError(math.ceil(await self._cooldown.start(error.retry_after)))
+            pause = await self._cooldown.start(_account(gateway), error.retry_after)
+            return ProviderThrottledError(math.ceil(pause))
         return ProviderUnavailableError()
 
-    async def _check_cooldown(self) -> None:
-        remaining = await self._cooldown.remaining()
+    async def _check_cooldown(self, gateway: PaymentGateway) -> None:
+        remaining = await self._cooldown.remaining(_account(gateway))
         if remaining > 0:
             raise ProviderThrottledError(math.ceil(remaining))
+
+
+def _account(gateway: PaymentGateway) -> str:
+    """What slots and cooldown are for: another provider's troubles leave ours alone."""
+    return str(gateway.account_id or "")

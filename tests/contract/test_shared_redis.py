@@ -113,26 +113,26 @@ async def test_a_clock_set_back_refuses_nobody(server: RedisServer, redis: Share
 
 async def test_workers_share_one_cooldown(redis: SharedRedis) -> None:
     one, other = Cooldown(redis), Cooldown(redis)
-    assert await other.remaining() == 0
-    await one.start(30)
-    await one.start(1)
-    assert 28 < await other.remaining() <= 30
-    await other.start(40)
-    assert 38 < await Cooldown(redis).remaining() <= 40
+    assert await other.remaining("shop") == 0
+    await one.start("shop", 30)
+    await one.start("shop", 1)
+    assert 28 < await other.remaining("shop") <= 30
+    await other.start("shop", 40)
+    assert 38 < await Cooldown(redis).remaining("shop") <= 40
 
 
 async def test_a_cooldown_ends(redis: SharedRedis) -> None:
     one, other = Cooldown(redis), Cooldown(redis)
-    await one.start(1)
+    await one.start("shop", 1)
     await asyncio.sleep(1.05)
-    assert (await one.remaining(), await other.remaining()) == (0, 0)
+    assert (await one.remaining("shop"), await other.remaining("shop")) == (0, 0)
 
 
 async def test_a_cooldown_outlasts_no_clock_set_back(server: RedisServer, redis: SharedRedis) -> None:
-    await Cooldown(redis).start(30)
+    await Cooldown(redis).start("shop", 30)
     with server.client() as client:
         client.pexpire(ours(server, redis, "cooldown"), int(HOUR * 1000))
-    assert await Cooldown(redis).remaining() == 0
+    assert await Cooldown(redis).remaining("shop") == 0
 
 
 async def test_loops_have_connections_of_their_own(server: RedisServer) -> None:
@@ -160,13 +160,13 @@ async def test_without_redis_this_process_counts_on(caplog: pytest.LogCaptureFix
         server.kill()
         assert await granted(budget, 5) == 2  # the first one is not forgotten
         assert await granted(budget, 5, "another") == 3
-        assert await cooldown.start(1) == 1
-        assert await cooldown.remaining() == 1
+        assert await cooldown.start("shop", 1) == 1
+        assert await cooldown.remaining("shop") == 1
         clock.now += OUTAGE_PAUSE
-        assert await cooldown.remaining() == 0
+        assert await cooldown.remaining("shop") == 0
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         server.start()
-        assert await cooldown.remaining() == 0
+        assert await cooldown.remaining("shop") == 0
         assert [record.levelname for record in caplog.records] == ["WARNING"]
         clock.now += OUTAGE_PAUSE
         assert await granted(budget, 5) == 3

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
@@ -16,11 +17,14 @@ from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
     PaymentNotFoundError,
     ProviderRejectedError,
+    ProviderThrottledError,
+    ProviderUnavailableError,
     RateLimitedError,
     TemporarilyUnavailableError,
 )
+from openwebui_billing_reconcile.hookspecs import CapturedPage
 from openwebui_billing_reconcile.money.values import ProviderPayment
-from openwebui_billing_reconcile.provider.client import ProviderClient
+from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT, ProviderClient
 
 ID = "pay-1"
 
@@ -186,7 +190,7 @@ async def test_a_failure_is_shared_but_not_remembered(client: ProviderClient, pr
         (GatewayThrottledError("x", retry_after=2.2), TemporarilyUnavailableError, 3),
         (GatewayThrottledError("x", retry_after=-5), TemporarilyUnavailableError, 1),
         (GatewayThrottledError("x", retry_after=float("inf")), TemporarilyUnavailableError, 60),
-        (GatewayThrottledError("x", retry_after=float("nan")), TemporarilyUnavailableError, 1),
+        (GatewayThrottledError("x", retry_after=float("nan")), TemporarilyUnavailableError, 5),
     ],
 )
 async def test_failures_become_ours(
@@ -303,3 +307,62 @@ async def test_what_a_provider_wrote_is_not_logged(
     assert "GatewayError (OSError)" in caplog.text
     assert "secret" not in caplog.text
     assert "secret" not in str(raised.value)
+
+
+async def test_anothers_cooldown_leaves_ours_alone(client: ProviderClient, provider: Provider) -> None:
+    another = Provider(account_id="another", failure=GatewayThrottledError("x", retry_after=60))
+    another.open.set()
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(client, another, "theirs")
+    assert await fetch(client, provider)
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(client, another, "theirs too")
+    assert another.queries == ["theirs"]
+
+
+async def test_anothers_slots_are_not_ours(client: ProviderClient, provider: Provider) -> None:
+    another = Provider(account_id="another")
+    waiting = [asyncio.create_task(fetch(client, another, f"theirs-{n}")) for n in range(20)]
+    await until(lambda: another.in_flight == MAX_QUERIES_IN_FLIGHT)
+    assert await fetch(client, provider)
+    another.open.set()
+    await asyncio.gather(*waiting)
+    assert another.peak == MAX_QUERIES_IN_FLIGHT
+
+
+class Lister(Provider):
+    """A gateway that lists."""
+
+    page: object = CapturedPage([], None)
+
+    async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        if self.failure:
+            raise self.failure
+        return cast("CapturedPage", self.page)
+
+
+async def test_a_list_is_passed_on_and_heeds_the_cooldown(client: ProviderClient) -> None:
+    lister = Lister()
+    lister.page = CapturedPage([{"id": "a"}], "next")
+    assert await client.list_captured(lister, 0.0, None) is lister.page
+    lister.failure = GatewayThrottledError("x", retry_after=7)
+    for _ in range(2):
+        with pytest.raises(ProviderThrottledError) as raised:
+            await client.list_captured(lister, 0.0, None)
+        assert raised.value.retry_after == 7
+        lister.failure = None
+
+
+@pytest.mark.parametrize("page", [None, [], {"items": []}])
+async def test_a_list_that_is_none_is_an_invalid_response(client: ProviderClient, page: object) -> None:
+    lister = Lister()
+    lister.page = page
+    with pytest.raises(InvalidProviderResponseError):
+        await client.list_captured(lister, 0.0, None)
+
+
+@pytest.mark.parametrize("failure", [GatewayError("x"), PaymentNotFoundError("x"), OSError("x")])
+async def test_a_list_that_fails_is_try_later(client: ProviderClient, failure: Exception) -> None:
+    lister = Lister(failure=failure)
+    with pytest.raises(ProviderUnavailableError):
+        await client.list_captured(lister, 0.0, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 import tracemalloc
@@ -180,7 +181,7 @@ async def test_who_cannot_pay_keeps_nobody_else_from_asking(clock: Clock) -> Non
 
 async def test_a_cooldown_charges_nobody() -> None:
     cooldown = Cooldown()
-    await cooldown.start(5)
+    await cooldown.start("", 5)
     client, gateway = ProviderClient(5, cooldown=cooldown), Gateway()
 
     async def charge() -> None:
@@ -192,23 +193,26 @@ async def test_a_cooldown_charges_nobody() -> None:
     assert gateway.asked == []
 
 
-@pytest.mark.parametrize(("asked", "lasts"), [(-5, 1), (0, 1), (2.5, 2.5), (9999, MAX_COOLDOWN)])
+@pytest.mark.parametrize(
+    ("asked", "lasts"),
+    [(-5, 1), (0, 1), (2.5, 2.5), (9999, MAX_COOLDOWN), (None, 5), ("7", 5), (math.nan, 5), (math.inf, 60)],
+)
 async def test_a_cooldown_lasts_as_long_as_the_provider_asks(
-    clock: Clock, asked: float, lasts: float
+    clock: Clock, asked: object, lasts: float
 ) -> None:
     cooldown = Cooldown(clock=clock)
-    assert await cooldown.remaining() == 0
-    assert await cooldown.start(asked) == lasts
-    assert await cooldown.remaining() == lasts
+    assert await cooldown.remaining("shop") == 0
+    assert await cooldown.start("shop", asked) == lasts
+    assert await cooldown.remaining("shop") == lasts
     clock.now += lasts
-    assert await cooldown.remaining() == 0
+    assert await cooldown.remaining("shop") == 0
 
 
 async def test_a_shorter_cooldown_does_not_cut_a_longer_one(clock: Clock) -> None:
     cooldown = Cooldown(clock=clock)
-    await cooldown.start(30)
-    await cooldown.start(2)
-    assert await cooldown.remaining() == 30
+    await cooldown.start("shop", 30)
+    await cooldown.start("shop", 2)
+    assert await cooldown.remaining("shop") == 30
 
 
 # --- No Redis ------------------------------------------------------------------------------------
