@@ -48,9 +48,7 @@ class Election:
     def _try_lock(self) -> Release | None:
         """Return how to let go of the lock; ``None``: another worker has it."""
         try:
-            with self._host.session() as session:
-                bind = session.get_bind()
-            engine = bind if isinstance(bind, Engine) else bind.engine
+            engine = self._host.engine
             if engine.dialect.name == "postgresql":
                 return _lock_in_postgres(engine)
             if engine.dialect.name == "sqlite" and engine.url.database:

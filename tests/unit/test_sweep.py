@@ -23,7 +23,7 @@ from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, DB, TA
 from openwebui_billing_reconcile.operate import sweep
 from openwebui_billing_reconcile.operate.sweep import DAY, HOUR, LOOK_BACK, MINUTE, OVERLAP, Sweep
 from openwebui_billing_reconcile.settings import Settings
-from openwebui_billing_reconcile.topup import reconcile
+from openwebui_billing_reconcile.topup import backlog, reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from tests.unit.desk import Desk, until
 from tests.unit.stub_host import StubHost
@@ -39,6 +39,8 @@ class ListingProvider:
 
     def __init__(self) -> None:
         self.items: list[object] = []
+        self.captured: dict[int, float] = {}
+        """When an item was captured; those that are not named here are in every list."""
         self.found: dict[str, dict[str, Any]] = {}
         self.lists: list[tuple[float, str | None]] = []
         self.queries: list[str] = []
@@ -57,7 +59,8 @@ class ListingProvider:
             raise self.error
         start = int(cursor or 0)
         end = start + 2
-        return CapturedPage(self.items[start:end], str(end) if end < len(self.items) else None)
+        listed = [item for item in self.items if self.captured.get(id(item), since) >= since]
+        return CapturedPage(listed[start:end], str(end) if end < len(listed) else None)
 
     async def get_payment(self, payment_id: str) -> object:
         self.queries.append(payment_id)
@@ -140,6 +143,25 @@ async def test_the_first_list_reaches_back_and_each_later_one_overlaps(desk: Swe
     await desk.sweep.make_pass()
     assert [since for since, _ in desk.provider.lists] == [began - LOOK_BACK - OVERLAP, began - OVERLAP]
     assert (LOOK_BACK, OVERLAP) == (26 * HOUR, 15 * MINUTE)
+
+
+async def pass_over_a_late_capture(desk: Sweeping) -> int:
+    """Make a pass, have the provider list a payment that was captured before it, and make the next one."""
+    desk.add_payment()
+    await desk.sweep.make_pass()
+    late = payment("pay-1")
+    desk.provider.items, desk.provider.captured = [late], {id(late): desk.now - 10 * MINUTE}
+    desk.now += INTERVAL
+    return (await desk.sweep.make_pass()).credited
+
+
+async def test_what_is_listed_late_is_not_missed(desk: Sweeping) -> None:
+    assert await pass_over_a_late_capture(desk) == 1
+
+
+async def test_without_the_overlap_it_would_be(desk: Sweeping, mocker: MockerFixture) -> None:
+    mocker.patch.object(sweep, "OVERLAP", 0)
+    assert await pass_over_a_late_capture(desk) == 0
 
 
 @pytest.mark.parametrize(
@@ -303,6 +325,15 @@ async def test_anything_else_without_a_record_is_anothers(
     assert (done.others, done.held, done.failed, desk.entries()) == (1, 0, 0, [])
     assert not caplog.messages
     assert not desk.provider.events
+
+
+async def test_without_the_rule_anothers_payment_would_be_credited(
+    desk: Sweeping, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(backlog, "owner_of", lambda payment, _local, _wallet: payment.topup.user_id)
+    desk.provider.items = [payment("pay-9", metadata={"kind": "topup", "user_id": "me"})]
+    await desk.sweep.make_pass()
+    assert desk.entries() == ["pay-9"]
 
 
 async def test_a_record_of_another_kind_is_anothers(desk: Sweeping, caplog: pytest.LogCaptureFixture) -> None:
