@@ -131,7 +131,7 @@ async def test_a_cooldown_ends(redis: SharedRedis) -> None:
 async def test_a_cooldown_outlasts_no_clock_set_back(server: RedisServer, redis: SharedRedis) -> None:
     await Cooldown(redis).start("shop", 30)
     with server.client() as client:
-        client.pexpire(ours(server, redis, "cooldown"), int(HOUR * 1000))
+        client.pexpire(ours(server, redis, "cooldown:shop"), int(HOUR * 1000))
     assert await Cooldown(redis).remaining("shop") == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from tests.support.harness.host import Host, Program, User, running_host
 from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
-from tests.support.yookassa.client import Seen, Simulator
+from tests.support.yookassa.client import Seen, Simulator, rubles
 from tests.support.yookassa.process import running_simulator
 
 from . import answers
@@ -116,10 +117,13 @@ def test_other_payments_of_the_shop_are_touched_by_nobody(host: Host, user: User
 
 def test_what_does_not_add_up_is_held(host: Host, user: User) -> None:
     refunded, mismatch = user.topup(), user.topup()
-    host.simulator.change(mismatch, amount={"value": "1.00", "currency": "RUB"})
-    host.simulator.change(refunded, refunded_amount={"value": "1000.00", "currency": "RUB"})
-    for payment_id in (mismatch, refunded):
-        host.simulator.pay(payment_id)
+    captured_at = datetime.now(UTC).isoformat()
+    oddities: dict[str, Any] = {
+        mismatch: {"amount": rubles("1.00")},
+        refunded: {"refunded_amount": rubles("1.00")},
+    }
+    for payment_id, oddity in oddities.items():
+        host.simulator.change(payment_id, status="succeeded", paid=True, captured_at=captured_at, **oddity)
     passes(host, 2)
     assert user.balance() == 0
     for payment_id, reason in ((mismatch, "amount_mismatch"), (refunded, "refunded")):

@@ -31,6 +31,9 @@ about other entries, is not. "record read again" is the same in the second read.
 "proof read" happens on one thread.
 """
 
+SETTLING_STEPS = CREDITING_STEPS[CREDITING_STEPS.index("record read again") :]
+"""Those of a payment in the provider's list, which is neither read before nor queried."""
+
 LONGEST_STOP = 60.0  # seconds
 
 

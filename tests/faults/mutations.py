@@ -24,6 +24,7 @@ from sqlalchemy import insert, select, update
 
 from openwebui_billing_reconcile.concurrency import KeyedLock, SerialThread, TaskSet
 from openwebui_billing_reconcile.errors import StillBeingCheckedError
+from openwebui_billing_reconcile.host import locks
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money import values
 from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide, decide_locally
@@ -221,6 +222,11 @@ def _no_repair_timeout() -> Iterator[Patch]:
     yield reconcile, "REPAIR_TIMEOUT", ENDLESS
 
 
+def _no_lock_timeout() -> Iterator[Patch]:
+    """A row of PostgreSQL is waited for however long that takes."""
+    yield locks, "LOCK_TIMEOUT", int(ENDLESS)
+
+
 def _short_reply_timeout() -> Iterator[Patch]:
     """No guard is missing: a reply has half a second, so that tests need not wait for twelve."""
     yield reconcile, "REPLY_TIMEOUT", SHORT
@@ -320,6 +326,7 @@ MUTATIONS: dict[str, Callable[[], Iterator[Patch]]] = {
     "no thread slot": _no_thread_slot,
     "no threads": _no_threads,
     "no repair timeout": _no_repair_timeout,
+    "no lock timeout": _no_lock_timeout,
     "short reply timeout": _short_reply_timeout,
     "call outlives its caller": _call_outlives_its_caller,
     "no shared query": _no_shared_query,

@@ -9,6 +9,7 @@ from functools import partial
 import httpx
 import pytest
 
+from openwebui_billing_reconcile.topup.reconcile import MAX_PAYMENTS_UNDER_WAY
 from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator
@@ -120,8 +121,8 @@ def statuses_and_queries(user: User, payments: list[str]) -> tuple[set[int], int
     """Reconcile all; return the statuses, and how many queries the provider received."""
     simulator = user.host.simulator
     simulator.forget_requests()
-    # One user may have no more than ten payments under way at a time.
-    responses = at_once([partial(user.reconcile, payment_id) for payment_id in payments], threads=8)
+    calls = [partial(user.reconcile, payment_id) for payment_id in payments]
+    responses = at_once(calls, threads=MAX_PAYMENTS_UNDER_WAY - 1)
     return {response.status_code for response in responses}, len(simulator.requests())
 
 
@@ -148,7 +149,7 @@ def test_without_a_rate_limit_there_are_more_queries(sqlite_pair: HostPair) -> N
 def queries_nothing_late(pair: HostPair, *mutations: str) -> None:
     """A read takes longer than its callers wait; none of their calls goes on after that."""
     user, checkpoints = pair.host.new_user(), pair.checkpoints
-    payments = [paid(user) for _ in range(6)]
+    payments = [paid(user) for _ in range(MAX_PAYMENTS_UNDER_WAY - 1)]
     with (
         pair.mutated(*mutations),
         ThreadPoolExecutor(1) as pool,

@@ -36,9 +36,16 @@ class RestartableHost:
     """A host of one worker that can be killed and started again on the same database."""
 
     def __init__(
-        self, folder: Path, program: Program, simulator: Simulator, checkpoints: Checkpoints, url: str | None
+        self,
+        folder: Path,
+        program: Program,
+        simulator: Simulator,
+        checkpoints: Checkpoints,
+        url: str | None,
+        **flags: str,
     ) -> None:
         self._options: dict[str, Any] = {
+            "env": flags,
             "program": program,
             "simulator": simulator,
             "checkpoints": checkpoints,
@@ -62,6 +69,10 @@ class RestartableHost:
     def kill(self) -> None:
         """End the process at once, whatever it is doing."""
         os.kill(self.host.server.pid, signal.SIGKILL)
+        self.await_end()
+
+    def await_end(self) -> None:
+        """Wait until the process, which has been told to, has ended."""
         wait_until(lambda: self.host.server.returncode is not None, 10, "it survived")
         with pytest.raises(RuntimeError, match="died"):
             self._running.close()

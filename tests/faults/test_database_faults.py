@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import httpx
@@ -301,14 +301,14 @@ def test_without_user_locks_the_proof_fails(postgres_pair: HostPair) -> None:
         others_are_credited(postgres_pair)
 
 
-def credit_is_told_at_once(pair: HostPair, hold: Hold) -> None:
-    """A credit whose record lags behind is told at once, however often, though a row of it is held."""
+def credit_is_told_at_once(pair: HostPair) -> None:
+    """A credit whose record lags behind is told at once, however often, though the record is held."""
     stuck, other = pair.host.new_user(), pair.host.new_user()
     payment_id, theirs = paid(stuck), paid(other)
     assert_credited(stuck.reconcile(payment_id), payment_id)
     pair.host.books.change_record(payment_id, status="pending")
     try:
-        with hold(stuck, payment_id):
+        with holding_record(stuck, payment_id):
             for _ in range(5):
                 response = stuck.reconcile(payment_id, timeout=SOON)
                 assert_credited(response, payment_id, payment_status="pending")
@@ -320,22 +320,16 @@ def credit_is_told_at_once(pair: HostPair, hold: Hold) -> None:
     assert_one_credit(stuck, payment_id)
 
 
-Hold = Callable[[User, str], AbstractContextManager[None]]
+def test_credit_is_told_at_once_though_its_record_is_held(postgres_pair: HostPair) -> None:
+    credit_is_told_at_once(postgres_pair)
 
 
-@pytest.mark.parametrize(
-    "hold", [lambda user, _: holding_wallet(user), holding_record], ids=["wallet", "record"]
-)
-def test_credit_is_told_at_once_though_a_row_is_held(postgres_pair: HostPair, hold: Hold) -> None:
-    credit_is_told_at_once(postgres_pair, hold)
-
-
-def test_without_the_repair_timeout_the_proof_fails(postgres_pair: HostPair) -> None:
+def test_without_the_timeouts_the_proof_fails(postgres_pair: HostPair) -> None:
     with (
-        postgres_pair.mutated("no repair timeout"),
+        postgres_pair.mutated("no repair timeout", "no lock timeout"),
         pytest.raises(AssertionError, match="kept waiting"),
     ):
-        credit_is_told_at_once(postgres_pair, holding_record)
+        credit_is_told_at_once(postgres_pair)
 
 
 # --- The provider's answer is old when it is acted upon -------------------------------------------------

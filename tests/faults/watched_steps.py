@@ -25,7 +25,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.money.values import LocalState
+from openwebui_billing_reconcile.money.values import LocalState, ProviderPayment
 from openwebui_billing_reconcile.provider.host_gateway import HostGateway
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.settle import Settlement
@@ -54,6 +54,7 @@ _call: ContextVar[WatchedCall | None] = ContextVar("call", default=None)
 def install() -> None:
     """Watch every reconcile call of this process."""
     _wrap(Reconciler, "reconcile", _watch_call)
+    _wrap(Reconciler, "settle_listed", _watch_listed)
     _wrap(Ledger, "read", _watch_read)
     _wrap(Ledger, "read_with_wallet", _watch_second_read)
     _wrap(Ledger, "cancel", lambda cancel: _after(_before(cancel, "cancel entered"), "canceled"))
@@ -138,6 +139,16 @@ def _watch_call(reconcile: Function) -> Function:
         _call.set(WatchedCall(payment_id))
         await _reached("call received")
         return await reconcile(reconciler, service, user_id, payment_id, *way)
+
+    return wrapped
+
+
+def _watch_listed(settle_listed: Function) -> Function:
+    async def wrapped(
+        reconciler: Reconciler, service: Any, user_id: str, payment: ProviderPayment, gateway: Any
+    ) -> Any:
+        _call.set(WatchedCall(payment.id, first_state=LocalState()))
+        return await settle_listed(reconciler, service, user_id, payment, gateway)
 
     return wrapped
 
