@@ -91,7 +91,7 @@ def test_all_workers_together_make_one_pass_an_interval(host: Host, user: User) 
     passes(host, 1)
     host.simulator.forget_requests()
     began = time.monotonic()
-    passes(host, 12)
+    passes(host, 8)
     elapsed = time.monotonic() - began
     assert len(lists(host.simulator)) <= 1.3 * elapsed / INTERVAL + 1
 

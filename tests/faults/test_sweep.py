@@ -88,7 +88,7 @@ def test_a_webhook_at_any_step_of_it_leaves_one_credit(
 ) -> None:
     simulator = sweeping.host.simulator
     simulator.webhooks(url=f"{sweeping.host.base_url}{WEBHOOK}")
-    # In a credit that is not committed SQLite's only lock for writing is held, for which a webhook would wait.
+    # A credit that is not committed holds SQLite's only lock for writing, for which a webhook would wait.
     steps = [step for step in SETTLING_STEPS if step != "credit not committed"]
     users = [sweeping.host.new_user() for _ in steps]
     payments = [user.topup() for user in users]
