@@ -27,7 +27,7 @@ from openwebui_billing_reconcile.errors import (
     ProviderUnavailableError,
     ReconcileError,
 )
-from openwebui_billing_reconcile.hookspecs import ListingGateway, Way
+from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, Way
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import CANCELED, OpenTopup, ReconcileResult
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
@@ -59,6 +59,9 @@ MAX_OPEN_QUERIES: Final = 20
 
 QUERY_INTERVAL: Final = 1.0
 """Seconds between two of these queries, so that people's own come first."""
+
+LOOKUP_SIZE: Final = 200
+"""Listed payments, two pages, that are looked up in one statement."""
 
 MAX_PAUSE: Final = 15 * MINUTE
 """The longest pause that the provider's throttling leads to, in seconds."""
@@ -147,24 +150,39 @@ class Sweep:
         if not isinstance(gateway, ListingGateway):
             return
         watermark = self._start_watermark(done.began_at)
+        items: list[object] = []
+        try:
+            async for page in self._pages(gateway, watermark - OVERLAP):
+                items += page.items
+                if len(items) >= LOOKUP_SIZE:
+                    await self._settle_listed(gateway, items, done)
+                    items = []
+        except Exception:  # what was listed before a page that failed is settled all the same
+            await self._settle_listed(gateway, items, done)
+            raise
+        await self._settle_listed(gateway, items, done)
+        # What failed is listed again, unless it has failed for as long as the first pass looks back.
+        self._watermark = max(watermark, done.began_at - LOOK_BACK) if done.failed else done.began_at
+
+    async def _pages(self, gateway: ListingGateway, since: float) -> AsyncIterator[CapturedPage]:
         cursor: str | None = None
         cursors: set[str] = set()
         while True:
-            page = await self._reconciler.list_captured(gateway, watermark - OVERLAP, cursor)
-            await self._settle_page(gateway, page.items, done)
+            page = await self._reconciler.list_captured(gateway, since, cursor)
+            yield page
             cursor = page.next_cursor
             if cursor is None:
-                break
+                return
             if cursor in cursors:
                 raise InvalidProviderResponseError("Payment provider's list does not end")
             cursors.add(cursor)
-        # What failed is listed again, unless it has failed for as long as the first pass looks back.
-        self._watermark = max(watermark, done.began_at - LOOK_BACK) if done.failed else done.began_at
 
     def _start_watermark(self, now: float) -> float:
         return now - LOOK_BACK if self._watermark is None else self._watermark
 
-    async def _settle_page(self, gateway: ListingGateway, items: Any, done: Pass) -> None:
+    async def _settle_listed(self, gateway: ListingGateway, items: list[object], done: Pass) -> None:
+        if not items:
+            return
         unsettled = await self._reconciler.find_unsettled(items)
         done.listed += len(items)
         done.others += unsettled.others

@@ -1,18 +1,30 @@
-"""The reference host with two more endpoints, for comparison. They answer in the plugin's four keys.
+"""The reference host with two more endpoints, for comparison, and one that sweeps when it is told to.
 
-Both are written as the host writes its own: `async def`, with database calls on the event loop.
+The two answer in the plugin's four keys and are written as the host writes its own: `async def`, with
+database calls on the event loop.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from fastapi import Depends, HTTPException
+from open_webui.internal.db import engine
 from open_webui.models.billing import PaymentKind, PaymentStatus
 from open_webui.routers.billing import billing_service, router
 from open_webui.utils.auth import get_verified_user
 from open_webui.utils.yookassa import YooKassaRequestError, get_yookassa_client
 from pydantic import BaseModel
+from sqlalchemy import event
+
+from openwebui_billing_reconcile.attachment.plugins import Plugins
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.operate.sweep import Sweep
+from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
 SUCCEEDED = PaymentStatus.SUCCEEDED.value
 
@@ -51,6 +63,33 @@ async def straightforward(request: ReconcileRequest, user: Any = Depends(get_ver
     if payment.get("status") == SUCCEEDED and payment.get("paid") is True:
         _credit(payment_id, payment)
     return _state(_own_record(payment_id, user.id), payment.get("status"))
+
+
+@router.post("/bench/sweep")
+async def make_pass() -> dict[str, float]:
+    """Make one pass of the plugin's sweep, the first one of a new process."""
+    counter: Counter[str] = Counter()
+    _statements.set(counter)
+    sweep = Sweep(_host(), Reconciler(_host(), Settings()), interval=3600)
+    done = await sweep.make_pass()
+    return {"seconds": done.seconds, "listed": done.listed, "statements": counter["statements"]}
+
+
+@cache
+def _host() -> OpenWebUIHost:
+    plugins = Plugins()
+    plugins.load()
+    return OpenWebUIHost(plugins)
+
+
+_statements: ContextVar[Counter[str] | None] = ContextVar("statements", default=None)
+
+
+@event.listens_for(engine, "before_cursor_execute")
+def _count_statement(*_: Any) -> None:
+    counter = _statements.get()  # a pass and its threads share it, and nobody else
+    if counter is not None:
+        counter["statements"] += 1
 
 
 def _own_record(payment_id: str, user_id: str) -> Any:

@@ -22,6 +22,7 @@ _PATHS = {
     STRAIGHTFORWARD: "/api/v1/billing/bench/straightforward",
     FLOOR: "/api/v1/billing/bench/floor",
 }
+_SWEEP = "/api/v1/billing/bench/sweep"
 
 
 class Fixture:
@@ -64,6 +65,12 @@ class Fixture:
         if not right:
             self.wrong_answers[f"{side} {answer.status}"] += 1
         return answer
+
+    async def sweep(self) -> dict[str, float]:
+        """Have the host make one pass; return its seconds, and what it listed and executed."""
+        answer = await self.callers[0].send(post(_SWEEP, "", {}))
+        figures: dict[str, float] = json.loads(answer.body)
+        return figures
 
     async def send_unrelated(self, bystander: Connection, request: bytes) -> float:
         """Send an unrelated request and return its milliseconds."""

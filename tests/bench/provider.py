@@ -1,6 +1,7 @@
 """A payment provider 20 ms away that is never the bottleneck; `python -m tests.bench.provider`.
 
-It keeps nothing but a count of queries: the prefix of the payment's id tells its status.
+It keeps nothing but a count of queries: the prefix of the payment's id tells its status. It lists as captured
+the seed data's old payments, as many as it is told to.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from tests.support.yookassa.process import running_server
 
 SHOP_ID = "100500"
-PAID, OPEN = "paid-", "open-"
-"""Prefixes of the ids of paid and of pending payments."""
+PAID, OPEN, OLD = "paid-", "open-", "old-"
+"""Prefixes of the ids of paid and of pending payments, and of those settled long ago."""
 
 DISTANCE_SECONDS = 0.020
 _BACKLOG = 1024  # hundreds of queries at once; TCP retries a refused connection only a second later
 _COUNT = "/queries"
+_CAPTURED = "/captured/"
+_PAGE = 100
 
 
 class Provider:
@@ -37,10 +40,17 @@ class Provider:
         }
 
     def queries(self) -> int:
-        """Return the number of payment queries so far."""
+        """Return the number of queries so far."""
+        return self._get(_COUNT)
+
+    def list_captured(self, count: int) -> None:
+        """List so many of the old payments as captured from now on."""
+        self._get(f"{_CAPTURED}{count}")
+
+    def _get(self, path: str) -> int:
         connection = HTTPConnection(self._address)
         try:
-            connection.request("GET", _COUNT)
+            connection.request("GET", path)
             return int(connection.getresponse().read())
         finally:
             connection.close()
@@ -56,6 +66,7 @@ def running_provider() -> Iterator[Provider]:
 class _Server:
     def __init__(self) -> None:
         self._queries = 0
+        self._captured = 0
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self._handle, "127.0.0.1", 0, backlog=_BACKLOG)
@@ -82,13 +93,25 @@ class _Server:
     async def _answer(self, target: str) -> object:
         if target == _COUNT:
             return self._queries
+        if target.startswith(_CAPTURED):
+            self._captured = int(target.removeprefix(_CAPTURED))
+            return self._captured
         self._queries += 1
         await asyncio.sleep(DISTANCE_SECONDS)
-        return _payment(target.rpartition("/")[2])
+        url = urlsplit(target)
+        if url.query:
+            return self._page(int(parse_qs(url.query).get("cursor", ["0"])[0]))
+        return _payment(url.path.rpartition("/")[2])
+
+    def _page(self, start: int) -> dict[str, object]:
+        end = min(start + _PAGE, self._captured)
+        items = [_payment(f"{OLD}{number}") for number in range(start + 1, end + 1)]
+        following = {"next_cursor": str(end)} if end < self._captured else {}
+        return {"type": "list", "items": items, **following}
 
 
 def _payment(payment_id: str) -> dict[str, object]:
-    paid = payment_id.startswith(PAID)
+    paid = payment_id.startswith((PAID, OLD))
     return {
         "id": payment_id,
         "status": "succeeded" if paid else "pending",

@@ -12,18 +12,23 @@ from .samples import (
     FLOOR,
     IDLE,
     MANY,
+    MEMORY_SWEEP,
     ONE,
     PENDING,
+    QUERIES_SWEEP,
     RECONCILE,
     REPEAT,
     START,
+    STATEMENTS_SWEEP,
     STRAIGHTFORWARD,
     WAIT_MANY,
     WAIT_ONE,
+    WAIT_SWEEP,
     Summary,
 )
 
 FASTER, FLOORS, GROWN, P95, MORE = "× faster", "× floor", "× few", "ms at p95", "ms more"
+IDLES, COUNT, MEGABYTES = "× idle at p95", "in a pass", "MB"
 """Than the straightforward endpoint; the floor's cost; the cost with few payments; milliseconds."""
 
 Sides = Mapping[str, Summary]
@@ -53,6 +58,10 @@ _GOALS = {
     WAIT_ONE: (Goal(P95, 50),),
     WAIT_MANY: (Goal(P95, 50),),
     START: (Goal(MORE, 1),),
+    WAIT_SWEEP: (Goal(IDLES, 1.3),),
+    QUERIES_SWEEP: (Goal(COUNT, 100),),
+    STATEMENTS_SWEEP: (Goal(COUNT, 100),),
+    MEMORY_SWEEP: (Goal(MEGABYTES, 5),),
 }
 
 
@@ -103,6 +112,13 @@ def _ratios(name: str, sides: Sides, with_few: Sides | None) -> Iterator[tuple[s
         yield GROWN, ours.median / with_few[RECONCILE].median
     if name in {WAIT_ONE, WAIT_MANY}:
         yield P95, ours.p95
+    idle = sides.get(IDLE)
+    if name == WAIT_SWEEP and idle:
+        yield IDLES, ours.p95 / idle.p95
+    if name in {QUERIES_SWEEP, STATEMENTS_SWEEP}:
+        yield COUNT, ours.median
+    if name == MEMORY_SWEEP:
+        yield MEGABYTES, ours.median
     if name == START and floor:
         yield MORE, ours.median - floor.median
 

@@ -18,15 +18,20 @@ from .samples import (
     MANY,
     MEMORY_FIRST,
     MEMORY_NEXT,
+    MEMORY_SWEEP,
     ONE,
     PENDING,
     QUERIES_ONE,
     QUERIES_RETURN,
+    QUERIES_SWEEP,
     RECONCILE,
     REPEAT,
+    STATEMENTS_SWEEP,
     STRAIGHTFORWARD,
+    SWEEP,
     WAIT_MANY,
     WAIT_ONE,
+    WAIT_SWEEP,
 )
 from .seed_data import Payment
 
@@ -79,6 +84,25 @@ async def storms(fixture: Fixture) -> None:
                 await _storm(fixture, row, WAIT_ONE, side, payments)
         else:
             await _storm(fixture, row, WAIT_MANY, side, fixture.seed_data.payments(PAID, fixture.users))
+
+
+async def sweeps(fixture: Fixture, passes: int, captured: int) -> None:
+    """Measure passes over so many payments that are all settled, and what they do to others."""
+    fixture.provider.list_captured(captured)
+    await fixture.sweep()  # imports the SDK
+    before = await fixture.memory_at_rest()
+    for _ in range(passes):
+        queries = fixture.provider.queries()
+        async with _bystanders(fixture, WAIT_SWEEP, RECONCILE):
+            done = await fixture.sweep()
+        if done["listed"] != captured:
+            fixture.wrong_answers["sweep"] += 1
+        fixture.times.add(SWEEP, RECONCILE, done["seconds"] * 1000)
+        fixture.times.add(QUERIES_SWEEP, RECONCILE, fixture.provider.queries() - queries)
+        fixture.times.add(STATEMENTS_SWEEP, RECONCILE, done["statements"])
+        async with _bystanders(fixture, WAIT_SWEEP, IDLE):
+            await asyncio.sleep(done["seconds"])
+    fixture.times.add(MEMORY_SWEEP, RECONCILE, await fixture.memory_at_rest() - before)
 
 
 async def reconcile_many(fixture: Fixture, count: int) -> None:

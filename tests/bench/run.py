@@ -13,7 +13,7 @@ from tests.support.yookassa.process import ROOT
 
 from .fixture import Fixture
 from .provider import Provider, running_provider
-from .rounds import one_return, reconcile_many, single_calls, storms
+from .rounds import one_return, reconcile_many, single_calls, storms, sweeps
 from .samples import Samples
 from .starts import measure_starts
 
@@ -32,12 +32,30 @@ class Effort:
     many_payments: int
     in_memory: int
     starts: int
+    passes: int
+    captured: int
 
 
 FULL = Effort(
-    single_rounds=40, storm_rounds=3, callers=200, many_payments=100_000, in_memory=10_000, starts=300
+    single_rounds=40,
+    storm_rounds=3,
+    callers=200,
+    many_payments=100_000,
+    in_memory=10_000,
+    starts=300,
+    passes=5,
+    captured=10_000,
 )
-QUICK = Effort(single_rounds=2, storm_rounds=1, callers=20, many_payments=1_000, in_memory=100, starts=5)
+QUICK = Effort(
+    single_rounds=2,
+    storm_rounds=1,
+    callers=20,
+    many_payments=1_000,
+    in_memory=100,
+    starts=5,
+    passes=1,
+    captured=250,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +87,7 @@ async def _measure_database(database: str, provider: Provider, effort: Effort) -
             for payments in (FEW_PAYMENTS, effort.many_payments)
         ]
         await _rounds([few, many], effort)
+        await sweeps(many, effort.passes, effort.captured)
         await reconcile_many(few, effort.in_memory)
         return [Measured(database, f.old_payments, f.times, f.work, f.wrong_answers) for f in (few, many)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,16 @@ from tests.bench.samples import (
     PENDING,
     QUERIES_ONE,
     QUERIES_RETURN,
+    QUERIES_SWEEP,
     RECONCILE,
     REPEAT,
     START,
+    STATEMENTS_SWEEP,
     STRAIGHTFORWARD,
+    SWEEP,
     WAIT_MANY,
     WAIT_ONE,
+    WAIT_SWEEP,
     Samples,
 )
 from tests.support.yookassa.process import ROOT
@@ -78,6 +83,16 @@ def test_memory_and_the_interpreters_start_are_measured(run: tuple[str, dict[str
     assert sides_of(figures, MEMORY_FIRST, FEW_PAYMENTS)[RECONCILE]["count"] == 1
     assert sides_of(figures, MEMORY_NEXT, FEW_PAYMENTS)[RECONCILE]["count"] == 1
     assert set(sides_of(figures, START, None)) == {RECONCILE, FLOOR}
+
+
+def test_a_pass_over_settled_payments_is_measured(run: tuple[str, dict[str, Any]]) -> None:
+    _, figures = run
+    pages = math.ceil(QUICK.captured / 100)
+    assert sides_of(figures, QUERIES_SWEEP, QUICK.many_payments)[RECONCILE]["median"] == pages
+    statements = sides_of(figures, STATEMENTS_SWEEP, QUICK.many_payments)[RECONCILE]["median"]
+    assert statements == math.ceil(pages / 2) + 1  # one for two pages, and one for the open top-ups
+    assert sides_of(figures, SWEEP, QUICK.many_payments)[RECONCILE]["count"] == QUICK.passes
+    assert set(sides_of(figures, WAIT_SWEEP, QUICK.many_payments)) == {RECONCILE, IDLE}
 
 
 def test_every_answer_was_right_and_one_query_enough(run: tuple[str, dict[str, Any]]) -> None:
