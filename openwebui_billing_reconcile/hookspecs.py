@@ -160,10 +160,7 @@ def billing_service_methods(host: Host) -> Mapping[str, Callable[..., Any]]:  # 
 
 @hookspec(firstresult=True)
 def payment_gateway(host: Host, payment_id: str) -> PaymentGateway | None:
-    """Return the gateway to query about this payment, or ``None`` to leave it to the next plugin.
-
-    ``payment_id`` is "" where a list is wanted.
-    """
+    """Return the gateway to query about this payment, or ``None`` to leave it to the next plugin."""
 
 
 @hookspec
