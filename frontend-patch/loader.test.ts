@@ -531,7 +531,7 @@ describe('without a stored top-up', () => {
 	});
 
 	it('asks until nothing can change', async () => {
-		lists([OPEN], [OPEN], []);
+		lists([OPEN], [OPEN], [{ ...OPEN, provider_status: 'canceled' }]);
 		await load();
 		await seconds(60);
 		expect(asked).toEqual([0, 10, 20]);

@@ -541,6 +541,25 @@ describe('reconcilePendingTopups', () => {
 		expect(page.steps).toEqual([{ state: 'asking' }, { state: 'done', result: { payments: [] } }]);
 	});
 
+	it('asks by its id about one that was open and is not listed any more', async () => {
+		server(lists([PENDING], 3), lists([]), says(200, PAID));
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(asked).toEqual([0, 3, 3]);
+		expect(page.steps.filter(({ state }) => state === 'credited')).toEqual([
+			{ state: 'credited', result: { payments: [PAID] } }
+		]);
+		expect(page.last()?.state).toBe('done');
+	});
+
+	it('says nothing of one that is gone and was not credited', async () => {
+		server(lists([PENDING], 3), lists([]), refuses(409));
+		const page = visited();
+		await seconds(TEN_MINUTES);
+		expect(page.states()).not.toContain('credited');
+		expect(page.last()).toEqual({ state: 'done', result: { payments: [] } });
+	});
+
 	it('ends when none can change any more', async () => {
 		const held = { ...PENDING, provider_status: 'succeeded', reason: 'amount_mismatch' };
 		server(lists([held]));

@@ -181,16 +181,23 @@ export const reconcilePendingTopups = (
 	options: Options<PendingTopupsStep>
 ): Promise<PendingTopupsStep> => {
 	const told = new Set<string>();
-	return poll(
-		options,
-		Date.now() + FLOW_TTL_MS,
-		() => askPending(options),
-		(result, retryAfter) => {
-			const isNews = (topup: PendingTopup) => topup.credited && !told.has(topup.payment_id);
-			const payments = result.payments.filter(isNews);
-			payments.forEach(({ payment_id: id }) => told.add(id));
-			if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
-			return retryAfter ? null : 'done';
-		}
-	);
+	let open: string[] = [];
+	const send = async () => {
+		const answer = await askPending(options);
+		const topups = answer.result?.payments;
+		if (!topups) return answer;
+		// One that was open and is not listed any more was settled by somebody else, by a webhook say.
+		const gone = open.filter((id) => !topups.some((topup) => topup.payment_id === id));
+		const answers = await Promise.all(gone.map((id) => askOne(options, id)));
+		open = topups.filter(({ credited }) => !credited).map((topup) => topup.payment_id);
+		topups.push(...answers.flatMap(({ result }) => result ?? []));
+		return answer;
+	};
+	return poll(options, Date.now() + FLOW_TTL_MS, send, (result, retryAfter) => {
+		const isNews = (topup: PendingTopup) => topup.credited && !told.has(topup.payment_id);
+		const payments = result.payments.filter(isNews);
+		payments.forEach(({ payment_id: id }) => told.add(id));
+		if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
+		return retryAfter ? null : 'done';
+	});
 };

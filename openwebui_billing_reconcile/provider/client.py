@@ -176,13 +176,13 @@ class ProviderClient:
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayThrottledError):
             pause = await self._cooldown.start(_account(gateway), error.retry_after)
-            return ProviderThrottledError(math.ceil(pause))
+            return ProviderThrottledError(retry_after=math.ceil(pause))
         return ProviderUnavailableError()
 
     async def _check_cooldown(self, gateway: PaymentGateway) -> None:
         remaining = await self._cooldown.remaining(_account(gateway))
         if remaining > 0:
-            raise ProviderThrottledError(math.ceil(remaining))
+            raise ProviderThrottledError(retry_after=math.ceil(remaining))
 
 
 def _account(gateway: PaymentGateway) -> str:

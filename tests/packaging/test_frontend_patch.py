@@ -62,7 +62,7 @@ def test_the_shipped_script_is_the_build_of_its_source(tmp_path: Path) -> None:
 
 def test_the_shipped_script_is_small_plain_and_to_be_read() -> None:
     script = SHIPPED.read_bytes()
-    assert len(gzip.compress(script, mtime=0)) <= 3600
+    assert len(gzip.compress(script, mtime=0)) <= 3700
     assert script.isascii()  # it is joined to a file of any encoding
     assert max(len(line) for line in script.decode().splitlines()) <= 120
 
@@ -70,7 +70,7 @@ def test_the_shipped_script_is_small_plain_and_to_be_read() -> None:
 def test_the_snippet_is_small_and_needs_nothing() -> None:
     lines = (PATCH / "reconcile-topup.ts").read_text().splitlines()
     code = [line for line in lines if line.strip() and not line.strip().startswith(("//", "/**"))]
-    assert len(code) <= 170
+    assert len(code) <= 180
     assert not [line for line in lines if line.startswith("import")]
 
 

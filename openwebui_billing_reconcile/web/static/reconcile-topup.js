@@ -108,18 +108,24 @@
 	};
 	const reconcilePendingTopups = (options) => {
 		const told = new Set();
-		return poll(
-			options,
-			Date.now() + FLOW_TTL_MS,
-			() => askPending(options),
-			(result, retryAfter) => {
-				const isNews = (topup) => topup.credited && !told.has(topup.payment_id);
-				const payments = result.payments.filter(isNews);
-				payments.forEach(({ payment_id: id }) => told.add(id));
-				if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
-				return retryAfter ? null : 'done';
-			}
-		);
+		let open = [];
+		const send = async () => {
+			const answer = await askPending(options);
+			const topups = answer.result?.payments;
+			if (!topups) return answer;
+			const gone = open.filter((id) => !topups.some((topup) => topup.payment_id === id));
+			const answers = await Promise.all(gone.map((id) => askOne(options, id)));
+			open = topups.filter(({ credited }) => !credited).map((topup) => topup.payment_id);
+			topups.push(...answers.flatMap(({ result }) => result ?? []));
+			return answer;
+		};
+		return poll(options, Date.now() + FLOW_TTL_MS, send, (result, retryAfter) => {
+			const isNews = (topup) => topup.credited && !told.has(topup.payment_id);
+			const payments = result.payments.filter(isNews);
+			payments.forEach(({ payment_id: id }) => told.add(id));
+			if (payments.length) options.onStep?.({ state: 'credited', result: { payments } });
+			return retryAfter ? null : 'done';
+		});
 	};
 
 	const BALANCE_PAGE = /^(.*)\/billing\/balance\/?$/;
