@@ -1,15 +1,16 @@
 """The flags: environment variables in the host's style, read when the plugin attaches.
 
 A value that cannot be read is named in ``Settings.problems`` and its default counts instead; for the switch
-itself, a value that cannot be read means off.
+itself, a value that cannot be read means off. So is a variable that begins like a flag and is none.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Generic, TypeVar
 
 import limits
@@ -110,6 +111,18 @@ FLAGS: tuple[Flag[Any], ...] = (
 )
 
 
+_PREFIXES = ("BILLING_TOPUP_RECONCILE", "ENABLE_BILLING_TOPUP_RECONCILE")
+
+
+def _unknown_flags(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with each variable that begins like a flag and is none."""
+    names = [flag.name for flag in FLAGS]
+    for name in sorted(environ):
+        if name.startswith(_PREFIXES) and name not in names:
+            (nearest,) = get_close_matches(name, names, n=1, cutoff=0)
+            yield f"{name} is no flag of this plugin and has no effect: is {nearest} meant?"
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The flags as read. All rates of ``rate_limit`` hold.
@@ -136,7 +149,7 @@ class Settings:
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
         """The settings that ``environ`` asks for. Never raises: see ``problems``."""
-        problems: list[str] = []
+        problems = list(_unknown_flags(environ))
         return cls(
             enabled=ENABLED.of(environ, problems),
             frontend=FRONTEND.of(environ, problems),

@@ -102,3 +102,31 @@ def test_values_are_read() -> None:
     assert settings.blocked_plugins == {"a", "b", "c"}
     assert Settings.read({TESTS: "auto"}).accept_test_payments is None
     assert Settings.read({TESTS: "off"}).accept_test_payments is False
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ENABLE_BILLING_TOPUP_RECONCILE_SWEEPS", "ENABLE_BILLING_TOPUP_RECONCILE_SWEEP"),
+        ("BILLING_TOPUP_RECONCILE_SWEEP_SECOND", "BILLING_TOPUP_RECONCILE_SWEEP_SECONDS"),
+        ("BILLING_TOPUP_RECONCILE_RATELIMIT", RATE),
+        ("BILLING_TOPUP_RECONCILE", "ENABLE_BILLING_TOPUP_RECONCILE"),
+    ],
+)
+def test_a_variable_that_resembles_a_flag_is_named_with_the_one_it_resembles(name: str, meant: str) -> None:
+    (problem,) = Settings.read({name: "1", "BILLING_TOPUP_TTL_DAYS": "3", SWITCH: "on"}).problems
+    assert problem == f"{name} is no flag of this plugin and has no effect: is {meant} meant?"
+
+
+@pytest.mark.parametrize(("text", "words"), [("", "sweeps every 120 s"), ("30.5", "sweeps every 30.5 s")])
+def test_how_often_it_sweeps_is_said(text: str, words: str) -> None:
+    assert Settings.read({"BILLING_TOPUP_RECONCILE_SWEEP_SECONDS": text}).sweep_words == words
+    assert Settings.read({"ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "off"}).sweep_words == "does not sweep"
+
+
+@pytest.mark.parametrize("text", ["0.9", "3601", "nan", "inf", "often", "-5"])
+def test_a_bad_interval_is_named_and_the_default_holds(text: str) -> None:
+    settings = Settings.read({"BILLING_TOPUP_RECONCILE_SWEEP_SECONDS": text})
+    assert settings.sweep_seconds == 120
+    (problem,) = settings.problems
+    assert problem.endswith("use a number of seconds from 1 to 3600")
