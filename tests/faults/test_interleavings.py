@@ -172,7 +172,8 @@ def test_settling_reads_decides_and_writes_on_one_thread(host_pair: HostPair, us
     reached = host_pair.checkpoints.reached(payment_id)
     settling = CREDITING_STEPS[CREDITING_STEPS.index("record read again") :]
     threads = {checkpoint.step: checkpoint.thread for checkpoint in reached}
-    assert [c.step for c in reached if c.step in settling] == [*settling]
+    # A host may reach a step of its own twice.
+    assert list(dict.fromkeys(c.step for c in reached if c.step in settling)) == [*settling]
     assert len({threads[step] for step in settling}) == 1
     assert threads["provider answered"] not in {threads[step] for step in settling}
 
