@@ -82,10 +82,11 @@ class TopupEvent:
     """A new outcome of a top-up, for audit, metrics and alerts.
 
     ``way`` is how the payment came to be looked at. ``amount_kopeks`` with ``currency``, and ``wallet_id``,
-    are there for ``credited``; ``reason`` is the code of a ``held`` one. ``at`` is in epoch seconds.
+    are there for ``credited`` and ``would_credit``; ``reason`` is the code of a ``held`` one. ``at`` is in
+    epoch seconds.
     """
 
-    outcome: Literal["credited", "held", "canceled"]
+    outcome: Literal["credited", "held", "canceled", "would_credit", "would_cancel"]
     payment_id: str
     user_id: str
     way: Way

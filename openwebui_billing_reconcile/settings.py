@@ -1,7 +1,7 @@
 """The flags: environment variables in the host's style, read when the plugin attaches.
 
 A value that cannot be read is named in ``Settings.problems`` and its default counts instead; for the switch
-itself, a value that cannot be read means off. So is a variable that begins like a flag and is none.
+itself it means off, for the mode it means observe. So is a variable that begins like a flag and is none.
 """
 
 from __future__ import annotations
@@ -11,11 +11,21 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 import limits
 
 T = TypeVar("T")
+
+
+class Mode(StrEnum):
+    """Whether what is decided is written."""
+
+    CREDIT = "credit"
+    OBSERVE = "observe"
+    """Ask, decide and tell, and write nothing."""
+
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
@@ -59,6 +69,13 @@ def _seconds(least: float, most: float) -> Callable[[str], float]:
     return read
 
 
+def _mode(text: str) -> Mode:
+    try:
+        return Mode(text.lower())
+    except ValueError:
+        raise ValueError("use credit or observe") from None
+
+
 def _names(text: str) -> frozenset[str]:
     return frozenset(name.strip() for name in text.split(",") if name.strip())
 
@@ -96,6 +113,9 @@ DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds(0.1, 10), 
 
 TEST_PAYMENTS = _flag("BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, "auto")
 BLOCKED = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, "")
+MODE = Flag("BILLING_TOPUP_RECONCILE_MODE", _mode, Mode.CREDIT, Mode.OBSERVE, shown_default="credit")
+"""Who asks for a mode that there is not gets the one that writes nothing."""
+
 SWEEP = _flag("ENABLE_BILLING_TOPUP_RECONCILE_SWEEP", _boolean, "true")
 SWEEP_SECONDS = _flag("BILLING_TOPUP_RECONCILE_SWEEP_SECONDS", _seconds(1, 3600), "120")
 
@@ -106,6 +126,7 @@ FLAGS: tuple[Flag[Any], ...] = (
     DEADLINE,
     TEST_PAYMENTS,
     BLOCKED,
+    MODE,
     SWEEP,
     SWEEP_SECONDS,
 )
@@ -137,14 +158,16 @@ class Settings:
     deadline_seconds: float = DEADLINE.default
     accept_test_payments: bool | None = TEST_PAYMENTS.default
     blocked_plugins: frozenset[str] = BLOCKED.default
+    mode: Mode = MODE.default
     sweep: bool = SWEEP.default
     sweep_seconds: float = SWEEP_SECONDS.default
     problems: tuple[str, ...] = ()
 
     @property
-    def sweep_words(self) -> str:
-        """Whether it sweeps and how often, for the line at start and for ``status``."""
-        return f"sweeps every {self.sweep_seconds:g} s" if self.sweep else "does not sweep"
+    def words(self) -> str:
+        """Whether it writes, sweeps, and how often: for the line at start and for ``status``."""
+        sweeping = f"sweeps every {self.sweep_seconds:g} s" if self.sweep else "does not sweep"
+        return f"only observes, {sweeping}" if self.mode is Mode.OBSERVE else sweeping
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Settings:
@@ -157,6 +180,7 @@ class Settings:
             deadline_seconds=DEADLINE.of(environ, problems),
             accept_test_payments=TEST_PAYMENTS.of(environ, problems),
             blocked_plugins=BLOCKED.of(environ, problems),
+            mode=MODE.of(environ, problems),
             sweep=SWEEP.of(environ, problems),
             sweep_seconds=SWEEP_SECONDS.of(environ, problems),
             problems=tuple(problems),

@@ -142,7 +142,7 @@ def _attach(undo: ExitStack) -> Report:
             State.INCOMPATIBLE,
             f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
         )
-    what = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; {settings.sweep_words}"
+    what = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; {settings.words}"
     why = f"{what}; plugins: {', '.join(plugins.names)}"
     return Report(State.ATTACHED, why, tuple(routes), tuple(methods), tuple(plugins.names))
 

@@ -141,7 +141,7 @@ def _predict(
     if not has_ledger_key(source):
         return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
     what = f"POST {PREFIX}{endpoint.PATH} and BillingService.{METHOD}"
-    return State.ATTACHED, f"the next start attaches {what}, and {flags.sweep_words}"
+    return State.ATTACHED, f"the next start attaches {what}, and {flags.words}"
 
 
 class _Environment:

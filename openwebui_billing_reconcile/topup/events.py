@@ -6,6 +6,7 @@ import logging
 import queue
 import threading
 import time
+from typing import Literal
 
 from cachetools import LRUCache
 
@@ -15,12 +16,12 @@ from openwebui_billing_reconcile.money.values import LedgerEntry
 
 log = logging.getLogger(__name__)
 
-_MAX_HOLDS = 4096
+_MAX_REPORTED = 4096
 _MAX_BACKLOG = 1000
 
 
 class EventDispatcher:
-    """Reports each credit, each cancellation, and each hold once per payment and reason in this process.
+    """Reports each credit and cancellation; each hold, and what would be done, once in this process.
 
     Listeners run one after the other on a thread of their own, so a slow one delays no answer. When they are
     more than 1,000 events behind they miss the newest, and a log line says so.
@@ -28,15 +29,26 @@ class EventDispatcher:
 
     def __init__(self, hook: Hooks) -> None:
         self._hook = hook
-        self._holds: LRUCache[tuple[str, HoldReason], bool] = LRUCache(_MAX_HOLDS)
+        self._reported: LRUCache[tuple[str, str], bool] = LRUCache(_MAX_REPORTED)
         self._backlog: queue.Queue[TopupEvent] = queue.Queue(_MAX_BACKLOG)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def credited(self, payment_id: str, entry: LedgerEntry, way: Way) -> None:
         """Report that this payment's credit is now in the ledger."""
+        self._credit("credited", payment_id, entry, way)
+
+    def would_credit(self, payment_id: str, credit: LedgerEntry, way: Way) -> None:
+        """Report that ``credit`` would be entered for this payment, were we not only observing."""
+        if self._is_first(payment_id, "would_credit"):
+            self._credit("would_credit", payment_id, credit, way)
+
+    def _credit(
+        self, outcome: Literal["credited", "would_credit"], payment_id: str, entry: LedgerEntry, way: Way
+    ) -> None:
         log.info(
-            "Top-up credited: payment=%s user=%s wallet=%s kopeks=%d currency=%s way=%s",
+            "Top-up %s: payment=%s user=%s wallet=%s kopeks=%d currency=%s way=%s",
+            "credited" if outcome == "credited" else "would be credited",
             payment_id,
             entry.user_id,
             entry.wallet_id,
@@ -46,7 +58,7 @@ class EventDispatcher:
         )
         self._dispatch(
             TopupEvent(
-                outcome="credited",
+                outcome=outcome,
                 payment_id=payment_id,
                 user_id=entry.user_id,
                 way=way,
@@ -63,10 +75,8 @@ class EventDispatcher:
 
     def held(self, payment_id: str, user_id: str, reason: HoldReason, way: Way) -> None:
         """Report that this payment is not credited and a person has to look."""
-        with self._lock:
-            if (payment_id, reason) in self._holds:
-                return
-            self._holds[payment_id, reason] = True
+        if not self._is_first(payment_id, reason):
+            return
         log.warning(
             "Top-up held, nothing credited: payment=%s user=%s reason=%s way=%s",
             payment_id,
@@ -75,6 +85,19 @@ class EventDispatcher:
             way.value,
         )
         self._dispatch(TopupEvent("held", payment_id, user_id, way, at=time.time(), reason=reason.value))
+
+    def would_cancel(self, payment_id: str, user_id: str, way: Way) -> None:
+        """Report that this payment's record would be canceled, were we not only observing."""
+        if self._is_first(payment_id, "would_cancel"):
+            log.info("Top-up would be canceled: payment=%s user=%s way=%s", payment_id, user_id, way.value)
+            self._dispatch(TopupEvent("would_cancel", payment_id, user_id, way, at=time.time()))
+
+    def _is_first(self, payment_id: str, what: str) -> bool:
+        """Whether this has not been reported of the payment yet; from now on it has."""
+        with self._lock:
+            is_first = (payment_id, what) not in self._reported
+            self._reported[payment_id, what] = True
+            return is_first
 
     def _dispatch(self, event: TopupEvent) -> None:
         try:

@@ -56,11 +56,11 @@ from openwebui_billing_reconcile.provider.client import ANSWER_TTL, ProviderClie
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
 from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
-from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.settings import Mode, Settings
 
 from .backlog import Backlog, Unsettled
 from .events import EventDispatcher
-from .settle import ReconcileCall, Settlement, needs_repair
+from .settle import Observation, ReconcileCall, Settlement, needs_repair
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +128,8 @@ class Reconciler:
         cooldown = Cooldown(redis)
         self._rate_limiter = RateLimiter(settings.rate_limit, redis)
         ledger = Ledger(host)
-        self._settlement = Settlement(ledger, EventDispatcher(host.hook))
+        settlement = Observation if settings.mode is Mode.OBSERVE else Settlement
+        self._settlement = settlement(ledger, EventDispatcher(host.hook))
         self._backlog = Backlog(ledger)
         self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds, cooldown))
 

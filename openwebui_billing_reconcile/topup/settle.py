@@ -214,6 +214,24 @@ class Settlement:
             return None
 
 
+class Observation(Settlement):
+    """Decides as a settlement does, tells what it would do, and writes nothing."""
+
+    def _credit(self, call: ReconcileCall, credit: Credit, payment: ProviderPayment) -> ReconcileResult:
+        wallet_id = credit.wallet.id if credit.wallet else ""  # one that is yet to be created
+        would_be = LedgerEntry("", call.user_id, wallet_id, credit.money)
+        self._events.would_credit(call.payment_id, would_be, call.way)
+        return _result(call, self.read(call), payment.status)
+
+    def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
+        if local.status == PENDING:
+            self._events.would_cancel(call.payment_id, call.user_id, call.way)
+        return _result(call, local, payment.status)
+
+    def _mark_succeeded(self, call: ReconcileCall) -> LocalState | None:
+        return None
+
+
 def needs_repair(local: LocalState) -> bool:
     """Whether a proved credit has left the payment's status behind."""
     return local.status in REPAIRABLE

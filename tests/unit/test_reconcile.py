@@ -24,7 +24,7 @@ from openwebui_billing_reconcile.errors import (
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.values import ReconcileResult
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
-from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.settings import Mode, Settings
 from openwebui_billing_reconcile.topup import reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from tests.unit.desk import Desk, until
@@ -365,3 +365,25 @@ def set_status(desk: Desk, status: str) -> None:
     with desk.host.session() as session:
         session.execute(desk.host.table("Payment").update().values(status=status))
         session.commit()
+
+
+async def test_while_only_observing_it_tells_what_it_would_do_and_writes_nothing(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    desk.reconciler = Reconciler(desk.host, Settings(mode=Mode.OBSERVE))
+    desk.add_payment("canceled")
+    writes = [mocker.spy(Ledger, name) for name in ("credit", "cancel", "mark_succeeded", "create_wallet")]
+    for _ in range(2):
+        assert await desk() == ReconcileResult("pay-1", "succeeded", "pending", credited=False)
+    desk.provider.status = "canceled"
+    assert await desk("canceled") == ReconcileResult("canceled", "canceled", "pending", credited=False)
+    await until(lambda: len(desk.provider.events) == 2)
+    would_credit, would_cancel = desk.provider.events
+    assert (would_credit.outcome, would_credit.amount_kopeks, would_credit.way) == (
+        "would_credit",
+        100_000,
+        "return",
+    )
+    assert (would_cancel.outcome, would_cancel.payment_id) == ("would_cancel", "canceled")
+    assert not any(write.called for write in writes)
+    assert desk.entries() == []

@@ -110,7 +110,7 @@ def test_values_are_read() -> None:
         ("ENABLE_BILLING_TOPUP_RECONCILE_SWEEPS", "ENABLE_BILLING_TOPUP_RECONCILE_SWEEP"),
         ("BILLING_TOPUP_RECONCILE_SWEEP_SECOND", "BILLING_TOPUP_RECONCILE_SWEEP_SECONDS"),
         ("BILLING_TOPUP_RECONCILE_RATELIMIT", RATE),
-        ("BILLING_TOPUP_RECONCILE", "ENABLE_BILLING_TOPUP_RECONCILE"),
+        ("BILLING_TOPUP_RECONCILE_MODUS", "BILLING_TOPUP_RECONCILE_MODE"),
     ],
 )
 def test_a_variable_that_resembles_a_flag_is_named_with_the_one_it_resembles(name: str, meant: str) -> None:
@@ -120,8 +120,8 @@ def test_a_variable_that_resembles_a_flag_is_named_with_the_one_it_resembles(nam
 
 @pytest.mark.parametrize(("text", "words"), [("", "sweeps every 120 s"), ("30.5", "sweeps every 30.5 s")])
 def test_how_often_it_sweeps_is_said(text: str, words: str) -> None:
-    assert Settings.read({"BILLING_TOPUP_RECONCILE_SWEEP_SECONDS": text}).sweep_words == words
-    assert Settings.read({"ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "off"}).sweep_words == "does not sweep"
+    assert Settings.read({"BILLING_TOPUP_RECONCILE_SWEEP_SECONDS": text}).words == words
+    assert Settings.read({"ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "off"}).words == "does not sweep"
 
 
 @pytest.mark.parametrize("text", ["0.9", "3601", "nan", "inf", "often", "-5"])
@@ -130,3 +130,13 @@ def test_a_bad_interval_is_named_and_the_default_holds(text: str) -> None:
     assert settings.sweep_seconds == 120
     (problem,) = settings.problems
     assert problem.endswith("use a number of seconds from 1 to 3600")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("", "credit"), ("credit", "credit"), ("OBSERVE", "observe"), ("watch", "observe")]
+)
+def test_a_mode_that_there_is_not_means_observe(text: str, mode: str) -> None:
+    settings = Settings.read({"BILLING_TOPUP_RECONCILE_MODE": text})
+    assert settings.mode == mode
+    assert bool(settings.problems) is (text == "watch")
+    assert settings.words.startswith("only observes, ") is (mode == "observe")
