@@ -51,6 +51,15 @@ def test_anything_else_is_no_payment_id(bad: object) -> None:
         parse_payment_id(bad)
 
 
+def test_what_is_wrong_with_a_payment_id_is_said_to_the_user() -> None:
+    with pytest.raises(InvalidPaymentIdError) as missing:
+        parse_payment_id("")
+    with pytest.raises(InvalidPaymentIdError) as misshapen:
+        parse_payment_id("a/b")
+    assert str(missing.value) == "payment_id is required: send the id the top-up returned"
+    assert str(misshapen.value) == "payment_id is not valid: send the id the top-up returned, unchanged"
+
+
 @given(st.integers(0, 10**14 - 1))
 def test_money_survives_the_way_through_the_providers_notation(kopeks: int) -> None:
     money = Money(kopeks, "RUB")
