@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
+from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.errors import (
     GatewayError,
@@ -20,13 +21,19 @@ from openwebui_billing_reconcile.errors import (
     ProviderThrottledError,
     ProviderUnavailableError,
     RateLimitedError,
+    ReconcileError,
     TemporarilyUnavailableError,
 )
-from openwebui_billing_reconcile.hookspecs import CapturedPage
+from openwebui_billing_reconcile.hookspecs import PROJECT, CapturedPage
 from openwebui_billing_reconcile.money.values import ProviderPayment
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT, ProviderClient
 
 ID = "pay-1"
+TEXTS: Mapping[type[ReconcileError], str] = {
+    TemporarilyUnavailableError: "Payment provider is temporarily unavailable",
+    ProviderRejectedError: "Payment provider rejected the payment request",
+}
+"""What the user is told."""
 
 
 class Clock:
@@ -86,9 +93,9 @@ async def free() -> None:
 
 
 async def fetch(
-    client: ProviderClient, provider: Provider, payment_id: str = ID, max_age: float = 1.0
+    client: ProviderClient, provider: Provider, payment_id: str = ID, **options: float
 ) -> ProviderPayment | None:
-    return await client.fetch(provider, payment_id, on_new_query=free, max_age=max_age)
+    return await client.fetch(provider, payment_id, on_new_query=free, **options)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -124,10 +131,10 @@ async def test_an_answer_is_remembered_for_a_second(
     client: ProviderClient, provider: Provider, clock: Clock
 ) -> None:
     await fetch(client, provider)
-    clock.now += 0.9
+    clock.now += 0.75
     await fetch(client, provider)
     assert len(provider.queries) == 1
-    clock.now += 0.2
+    clock.now += 0.25
     await fetch(client, provider)
     assert len(provider.queries) == 2
 
@@ -136,10 +143,10 @@ async def test_a_caller_may_accept_an_older_answer(
     client: ProviderClient, provider: Provider, clock: Clock
 ) -> None:
     await fetch(client, provider)
-    clock.now += 11.9
+    clock.now += 11.75
     await fetch(client, provider, max_age=12)
     assert len(provider.queries) == 1
-    clock.now += 0.2
+    clock.now += 0.25
     await fetch(client, provider, max_age=12)
     assert len(provider.queries) == 2
 
@@ -165,6 +172,22 @@ async def test_a_query_that_cannot_be_charged_is_not_sent(client: ProviderClient
     assert await fetch(client, provider)
 
 
+async def test_a_charge_that_takes_long_holds_up_no_other_payment(
+    client: ProviderClient, provider: Provider
+) -> None:
+    may_charge = asyncio.Event()
+
+    async def charge_slowly() -> None:
+        await may_charge.wait()
+
+    slow = asyncio.create_task(client.fetch(provider, ID, on_new_query=charge_slowly))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(fetch(client, provider, "another"), 10)
+    assert provider.queries == ["another"]
+    may_charge.set()
+    assert await slow
+
+
 async def test_a_failure_is_shared_but_not_remembered(client: ProviderClient, provider: Provider) -> None:
     provider.open.clear()
     provider.failure = GatewayError("down")
@@ -180,30 +203,67 @@ async def test_a_failure_is_shared_but_not_remembered(client: ProviderClient, pr
     assert len(provider.queries) == 2
 
 
+async def test_a_failure_is_not_remembered_although_an_older_answer_would_do(
+    client: ProviderClient, provider: Provider, clock: Clock
+) -> None:
+    await fetch(client, provider)
+    clock.now += 2
+    provider.failure = GatewayError("down")
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(client, provider)
+    provider.failure = None
+    assert await fetch(client, provider, max_age=12)
+    assert len(provider.queries) == 3
+
+
+async def test_a_failure_that_nobody_waited_for_is_not_remembered(
+    client: ProviderClient, provider: Provider
+) -> None:
+    provider.open.clear()
+    provider.failure = GatewayError("down")
+    caller = asyncio.create_task(fetch(client, provider))
+    await until(lambda: bool(provider.queries))
+    caller.cancel()
+    provider.open.set()
+    await until(lambda: not provider.in_flight)
+    await asyncio.sleep(0)
+    provider.failure = None
+    assert await fetch(client, provider)
+    assert len(provider.queries) == 2
+
+
 @pytest.mark.parametrize(
-    ("failure", "becomes", "retry_after"),
+    ("failure", "becomes", "reason", "retry_after"),
     [
-        (GatewayError("x"), TemporarilyUnavailableError, 5),
-        (OSError("x"), TemporarilyUnavailableError, 5),
-        (TimeoutError(), TemporarilyUnavailableError, 5),
-        (GatewayRejectedError("x"), ProviderRejectedError, None),
-        (GatewayThrottledError("x", retry_after=2.2), TemporarilyUnavailableError, 3),
-        (GatewayThrottledError("x", retry_after=-5), TemporarilyUnavailableError, 1),
-        (GatewayThrottledError("x", retry_after=float("inf")), TemporarilyUnavailableError, 60),
-        (GatewayThrottledError("x", retry_after=float("nan")), TemporarilyUnavailableError, 5),
+        (GatewayError("x"), TemporarilyUnavailableError, "provider_unavailable", 5),
+        (OSError("x"), TemporarilyUnavailableError, "provider_unavailable", 5),
+        (TimeoutError(), TemporarilyUnavailableError, "provider_unavailable", 5),
+        (asyncio.CancelledError(), TemporarilyUnavailableError, "provider_unavailable", 5),
+        (GatewayRejectedError("x"), ProviderRejectedError, "provider_rejected", None),
+        *[
+            (
+                GatewayThrottledError("x", retry_after=asked),
+                TemporarilyUnavailableError,
+                "provider_throttled",
+                seconds,
+            )
+            for asked, seconds in ((2.2, 3), (-5, 1), (float("inf"), 60), (float("nan"), 5))
+        ],
     ],
 )
 async def test_failures_become_ours(
     client: ProviderClient,
     provider: Provider,
-    failure: Exception,
-    becomes: type[Exception],
+    failure: BaseException,
+    becomes: type[ReconcileError],
+    reason: str,
     retry_after: int | None,
 ) -> None:
     provider.failure = failure
     with pytest.raises(becomes) as raised:
         await fetch(client, provider)
-    assert raised.value.retry_after == retry_after  # type: ignore[attr-defined]
+    assert (raised.value.reason, raised.value.retry_after) == (reason, retry_after)
+    assert str(raised.value) == TEXTS[becomes]
 
 
 async def test_an_unknown_payment_is_an_answer(client: ProviderClient, provider: Provider) -> None:
@@ -254,8 +314,11 @@ async def test_a_429_pauses_all_queries_for_as_long_as_the_provider_asks(
         await client.fetch(provider, "another", on_new_query=charge)
     assert not charged
     assert raised.value.retry_after == 3
+    clock.now += 2.25
+    with pytest.raises(TemporarilyUnavailableError):
+        await fetch(client, provider, "another")
     assert provider.queries == [ID]
-    clock.now += 2.5
+    clock.now += 0.25
     assert await fetch(client, provider, "another")
 
 
@@ -280,7 +343,7 @@ async def test_two_idle_minutes_start_the_poll_schedule_anew(
     await fetch(client, provider)
     clock.now += 119
     assert client.retry_after(ID) == 34
-    clock.now += 2
+    clock.now += 1
     await fetch(client, provider)
     assert client.retry_after(ID) == 3
 
@@ -297,19 +360,32 @@ async def test_memory_is_bounded(client: ProviderClient, provider: Provider) -> 
     assert provider.queries.count("first") == 2
 
 
-async def test_what_a_provider_wrote_is_not_logged(
-    client: ProviderClient, provider: Provider, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("cause", "named"), [(OSError("more secret words"), "OSError"), (None, "no cause")], ids=str
+)
+async def test_a_failure_is_logged_by_its_name_and_not_by_what_a_provider_wrote(
+    client: ProviderClient,
+    provider: Provider,
+    cause: Exception | None,
+    named: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     provider.failure = GatewayError("secret words")
-    provider.failure.__cause__ = OSError("more secret words")
+    provider.failure.__cause__ = cause
     with caplog.at_level(logging.DEBUG), pytest.raises(TemporarilyUnavailableError) as raised:
         await fetch(client, provider)
-    assert "GatewayError (OSError)" in caplog.text
+    [record] = [record for record in caplog.records if record.name.startswith(PROJECT)]
+    assert record.levelno == logging.INFO
+    assert record.message == f"The payment provider did not answer: GatewayError ({named})"
     assert "secret" not in caplog.text
     assert "secret" not in str(raised.value)
 
 
-async def test_anothers_cooldown_leaves_ours_alone(client: ProviderClient, provider: Provider) -> None:
+@pytest.mark.parametrize("account_id", [None, "ours"])
+async def test_anothers_cooldown_leaves_ours_alone(
+    client: ProviderClient, provider: Provider, account_id: str | None
+) -> None:
+    provider.account_id = account_id
     another = Provider(account_id="another", failure=GatewayThrottledError("x", retry_after=60))
     another.open.set()
     with pytest.raises(TemporarilyUnavailableError):
@@ -336,6 +412,7 @@ class Lister(Provider):
     page: object = CapturedPage([], None)
 
     async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
+        self.queries.append(f"{since} {cursor}")
         if self.failure:
             raise self.failure
         return cast("CapturedPage", self.page)
@@ -344,7 +421,8 @@ class Lister(Provider):
 async def test_a_list_is_passed_on_and_heeds_the_cooldown(client: ProviderClient) -> None:
     lister = Lister()
     lister.page = CapturedPage([{"id": "a"}], "next")
-    assert await client.list_captured(lister, 0.0, None) is lister.page
+    assert await client.list_captured(lister, 100.0, "this") is lister.page
+    assert lister.queries == ["100.0 this"]
     lister.failure = GatewayThrottledError("x", retry_after=7)
     for _ in range(2):
         with pytest.raises(ProviderThrottledError) as raised:
@@ -357,7 +435,7 @@ async def test_a_list_is_passed_on_and_heeds_the_cooldown(client: ProviderClient
 async def test_a_list_that_is_none_is_an_invalid_response(client: ProviderClient, page: object) -> None:
     lister = Lister()
     lister.page = page
-    with pytest.raises(InvalidProviderResponseError):
+    with pytest.raises(InvalidProviderResponseError, match=r"^Payment provider sent an unreadable list$"):
         await client.list_captured(lister, 0.0, None)
 
 
@@ -366,3 +444,11 @@ async def test_a_list_that_fails_is_try_later(client: ProviderClient, failure: E
     lister = Lister(failure=failure)
     with pytest.raises(ProviderUnavailableError):
         await client.list_captured(lister, 0.0, None)
+
+
+async def test_a_list_has_more_time_than_a_payment(client: ProviderClient, mocker: MockerFixture) -> None:
+    timeout, lister = mocker.spy(asyncio, "timeout"), Lister()
+    lister.open.set()
+    await client.list_captured(lister, 0.0, None)
+    await fetch(client, lister)
+    assert [call.args for call in timeout.call_args_list] == [(15.0,), (8.0,)]
