@@ -18,7 +18,7 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
-from openwebui_billing_reconcile.hookspecs import Way
+from openwebui_billing_reconcile.hookspecs import PROJECT, Way
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import HoldReason, Shop
 from openwebui_billing_reconcile.money.values import (
@@ -182,11 +182,24 @@ def test_a_wallet_that_somebody_holds_is_not_waited_for(settle: Settling) -> Non
     settle.ledger.read.assert_not_called()
 
 
-def test_a_database_that_does_not_answer_is_try_later(settle: Settling) -> None:
-    settle.ledger.read_with_wallet.side_effect = database_error()
+@pytest.mark.parametrize("payment", [PAID, None], ids=["known", "unknown"])
+def test_a_database_that_does_not_answer_is_try_later(
+    settle: Settling, payment: ProviderPayment | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    settle.ledger.read_with_wallet.side_effect = settle.ledger.read.side_effect = database_error()
     with pytest.raises(TemporarilyUnavailableError) as raised:
-        settle()
+        settle(payment)
     assert raised.value.reason == "database_unavailable"
+    assert str(raised.value) == "Billing is temporarily unavailable"
+    assert caplog.records[0].name.startswith(f"{PROJECT}.")  # whose level an operator sets
+    assert caplog.messages == ["The billing database did not answer: payment=x error=OperationalError"]
+
+
+def test_an_error_tells_what_the_provider_said(settle: Settling) -> None:
+    settle.ledger.credit.side_effect = WalletBusyError()
+    with pytest.raises(WalletBusyError) as raised:
+        settle()
+    assert raised.value.provider_status == "succeeded"
 
 
 def test_a_programming_error_is_not_blamed_on_the_database(settle: Settling) -> None:
@@ -223,6 +236,23 @@ def test_a_repair_that_fails_does_not_change_the_answer(
     assert caplog.messages == [f"A credited payment could not be marked succeeded: payment=x error={name}"]
 
 
+@pytest.mark.parametrize("status", ["pending", "waiting_for_capture"])
+def test_an_undecided_payment_is_answered_as_it_stands(settle: Settling, status: str) -> None:
+    assert settle(replace(PAID, status=status, paid=False)) == ReconcileResult(
+        "x", status, "pending", credited=False
+    )
+    settle.ledger.credit.assert_not_called()
+    assert not settle.events.mock_calls
+
+
+def test_a_payment_that_is_not_proved_to_be_the_users_is_not_owned(settle: Settling) -> None:
+    settle.ledger.read_with_wallet.return_value = (LocalState(replace(RECORD, user_id="another")), None)
+    with pytest.raises(PaymentNotOwnedError):
+        settle()
+    settle.ledger.credit.assert_not_called()
+    assert not settle.events.mock_calls
+
+
 def test_a_cancellation_that_is_recorded_is_reported(settle: Settling) -> None:
     settle.ledger.cancel.return_value = True
     settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))
@@ -240,6 +270,7 @@ def test_a_credit_that_lands_beside_a_cancellation_counts(settle: Settling) -> N
     assert settle(CANCELED) == ReconcileResult("x", "canceled", "succeeded", credited=True)
     settle.ledger.mark_succeeded.assert_called_once_with("x")
     assert not settle.events.mock_calls
+    settle.ledger.take_entered.assert_called_once_with(ENTRY)
 
 
 def test_a_cancellation_that_cannot_be_recorded_is_try_later(
@@ -276,6 +307,7 @@ def test_a_credit_that_the_provider_does_not_know_is_one(settle: Settling) -> No
     settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
     assert settle(None) == ReconcileResult("x", "succeeded", "succeeded", credited=True)
     settle.ledger.mark_succeeded.assert_called_once_with("x")
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
 
 
 def test_our_own_payment_that_the_provider_does_not_know_is_an_invalid_response(settle: Settling) -> None:
