@@ -21,6 +21,7 @@ from openwebui_billing_reconcile.money.rules import (
     StillPending,
     decide,
     decide_locally,
+    owner_of,
 )
 from openwebui_billing_reconcile.money.values import (
     LedgerEntry,
@@ -378,3 +379,36 @@ def test_a_cancellation_that_contradicts_itself_is_held(contradiction: dict[str,
     assert decide(canceled, LocalState(RECORD), MINE, "me", SHOP) == Cancel()
     odd = replace(canceled, **contradiction)
     assert decide(odd, LocalState(RECORD), MINE, "me", SHOP) == Hold(HoldReason.MALFORMED)
+
+
+# --- Whose top-up a listed payment is ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["topup", "subscription"])
+def test_a_record_says_whose_topup_it_is_whatever_the_metadata_says(kind: str) -> None:
+    local = LocalState(replace(RECORD, user_id="recorded", kind=kind), (ENTRY,))
+    assert owner_of(PAID, local, MINE) == ("recorded" if kind == "topup" else None)
+
+
+def test_an_entry_says_whose_topup_it_is_where_there_is_no_record() -> None:
+    entered = LocalState(topups=(replace(ENTRY, user_id="entered"),))
+    assert owner_of(PAID, entered, MINE) == "entered"
+
+
+def test_a_wallet_of_the_named_user_proves_that_a_payment_was_made_here() -> None:
+    assert owner_of(PAID, LocalState(), MINE) == "me"
+
+
+@pytest.mark.parametrize(
+    ("topup", "wallet"),
+    [
+        (PAID.topup, None),
+        (PAID.topup, replace(MINE, user_id="somebody")),
+        (replace(PAID.topup, user_id=None), MINE),
+        (replace(PAID.topup, kind="subscription"), MINE),
+        (replace(PAID.topup, kind=None), MINE),
+        (replace(PAID.topup, kind="subscription"), None),
+    ],
+)
+def test_without_that_proof_it_is_nobodys_here(topup: TopupMetadata, wallet: Wallet | None) -> None:
+    assert owner_of(replace(PAID, topup=topup), LocalState(), wallet) is None
