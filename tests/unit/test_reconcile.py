@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from pytest_mock import MockerFixture
 from sqlalchemy.exc import OperationalError
 
 from openwebui_billing_reconcile.errors import (
+    GatewayThrottledError,
     InvalidPaymentIdError,
     NotConfiguredError,
     PaymentHeldError,
@@ -21,9 +24,12 @@ from openwebui_billing_reconcile.errors import (
     UnexpectedError,
     WalletBusyError,
 )
+from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.money.values import ReconcileResult
+from openwebui_billing_reconcile.host.requirements import ENV
+from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileResult, VisitedTopup
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
+from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
 from openwebui_billing_reconcile.topup import reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
@@ -53,6 +59,74 @@ async def test_whatever_else_a_gateway_says_of_its_shop_counts_as_live(desk: Des
         await desk()
     assert raised.value.reason == "test_payment"
     assert desk.entries() == []
+
+
+@pytest.mark.parametrize(("word", "is_accepted"), [("true", True), ("false", False)])
+async def test_what_the_operator_says_of_test_payments_overrules_the_gateway(
+    desk: Desk, word: str, *, is_accepted: bool
+) -> None:
+    settings = Settings.read({"BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS": word})
+    desk.reconciler = Reconciler(desk.host, settings)
+    desk.provider.is_test, desk.provider.is_test_shop = True, not is_accepted
+    if is_accepted:
+        assert await desk() == CREDITED
+    else:
+        with pytest.raises(PaymentHeldError):
+            await desk()
+
+
+async def test_a_payment_of_another_shop_is_held(desk: Desk, mocker: MockerFixture) -> None:
+    answer = desk.provider.get_payment
+
+    async def of_another_shop(payment_id: str) -> object:
+        payment: Any = await answer(payment_id)
+        return {**payment, "recipient": {"account_id": "another"}}
+
+    mocker.patch.object(desk.provider, "get_payment", of_another_shop)
+    desk.provider.account_id = "ours"
+    with pytest.raises(PaymentHeldError) as raised:
+        await desk()
+    assert raised.value.reason == "other_shop"
+    assert desk.entries() == []
+
+
+async def test_where_no_wallet_is_named_one_in_the_hosts_currency_is_created(desk: Desk) -> None:
+    with desk.host.session() as session:
+        session.execute(desk.host.table("Wallet").delete())
+        session.execute(desk.host.table("Payment").update().values(wallet_id=None))
+        session.commit()
+    assert await desk() == CREDITED
+    assert desk.entries() == ["pay-1"]
+
+
+async def test_a_gateway_is_asked_for_by_host_and_payment(desk: Desk, mocker: MockerFixture) -> None:
+    asked = mocker.spy(desk.provider, "payment_gateway")
+    await desk()
+    asked.assert_called_once_with(host=desk.host, payment_id="pay-1")
+
+
+async def test_a_provider_that_is_silent_is_given_up_at_the_deadline(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(reconcile, "REPLY_TIMEOUT", 5.0)
+    desk.reconciler = Reconciler(desk.host, Settings(deadline_seconds=0.05))
+    desk.provider.may_answer.clear()
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        await desk()
+    assert raised.value.reason == "provider_unavailable"
+
+
+async def test_a_pause_that_the_provider_asks_for_holds_on_every_loop(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    throttled = GatewayThrottledError("x", retry_after=30)
+    ask = mocker.patch.object(desk.provider, "get_payment", side_effect=throttled)
+    desk.add_payment("another")
+    for call in (desk(), asyncio.to_thread(asyncio.run, desk("another"))):
+        with pytest.raises(TemporarilyUnavailableError) as raised:
+            await call
+        assert raised.value.reason == "provider_throttled"
+    ask.assert_called_once_with("pay-1")
 
 
 async def test_a_paid_topup_is_credited_once(desk: Desk) -> None:
@@ -160,6 +234,27 @@ async def test_only_the_owner_is_answered_and_nobody_else_costs_a_query(desk: De
     assert not desk.provider.queries
 
 
+async def test_each_user_pays_for_what_that_user_asks(desk: Desk) -> None:
+    settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "2/minute"})
+    desk.reconciler = Reconciler(desk.host, settings)
+    desk.provider.status = "pending"
+    desk.add_payment("mine")
+    desk.add_payment("theirs", "somebody")
+    await desk()
+    await desk("mine")
+    desk.add_payment("one-more")
+    with pytest.raises(RateLimitedError):
+        await desk("one-more")
+    assert (await desk("theirs", "somebody")).provider_status == "pending"
+    for _ in range(2):
+        with pytest.raises(PaymentNotOwnedError):
+            await desk("pay-1", "a third one")
+    with pytest.raises(RateLimitedError):
+        await desk("pay-1", "a third one")
+    with pytest.raises(PaymentNotOwnedError):
+        await desk("pay-1", "a fourth one")
+
+
 async def test_a_payment_that_is_nobodys_costs_the_asker(desk: Desk) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "2/minute"})
     desk.reconciler = Reconciler(desk.host, settings)
@@ -192,6 +287,138 @@ async def test_a_user_has_so_many_payments_under_way_that_others_have_slots(desk
     assert (await desk(f"more-{most}")).credited
 
 
+async def test_the_payments_under_way_are_counted_for_each_user(desk: Desk) -> None:
+    users = [f"user-{number}" for number in range(12)]
+    for user_id in users:
+        desk.add_payment(f"of-{user_id}", user_id)
+    results = await asyncio.gather(*(desk(f"of-{user_id}", user_id) for user_id in users))
+    assert [result.payment_id for result in results] == [f"of-{user_id}" for user_id in users]
+
+
+async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker: MockerFixture) -> None:
+    mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
+    may_settle = threading.Event()
+    credit, crediting = Ledger.credit, mocker.Mock()
+
+    def credits_slowly(*arguments: Any) -> None:
+        crediting()
+        may_settle.wait(30)
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", credits_slowly)
+    first = desk.start()
+    await until(lambda: crediting.called)
+    reads = mocker.spy(Ledger, "read")
+    second = desk.start()
+    await until(lambda: reads.called)  # once the stuck thread no longer counts
+    await asyncio.sleep(0.05)
+    may_settle.set()
+    assert [await first, await second] == [CREDITED] * 2
+    assert desk.provider.queries == ["pay-1"]
+
+
+async def test_a_service_that_fails_takes_no_other_services_call_along(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    broken = mocker.Mock()
+    broken._process_topup_webhook.side_effect = ConnectionError
+    failed, credited = await asyncio.gather(
+        desk.reconciler.reconcile(broken, "me", "pay-1"), desk(), return_exceptions=True
+    )
+    assert isinstance(failed, TemporarilyUnavailableError)
+    assert credited == CREDITED
+
+
+async def test_a_newer_answer_is_not_settled_as_an_older_one_that_waits(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    desk.add_payment("another")
+    may_settle = threading.Event()
+    credit, crediting = Ledger.credit, mocker.Mock()
+
+    def credits_slowly(*arguments: Any) -> None:
+        crediting()
+        may_settle.wait(30)
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", credits_slowly)
+    another = desk.start("another")
+    await until(lambda: crediting.called)
+    older = ProviderPayment.parse({"id": "pay-1", "status": "pending"}, "pay-1")
+    settling = desk.reconciler.settle_listed(desk.host.billing_service, "me", older, desk.provider)
+    first, second = asyncio.create_task(settling), desk.start()
+    await until(lambda: "pay-1" in desk.provider.queries)
+    await asyncio.sleep(0.05)
+    may_settle.set()
+    assert not (await first).credited
+    assert await second == CREDITED
+    assert (await another).credited
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"test": True}, "test_payment"), ({"recipient": {"account_id": "another"}}, "other_shop")],
+)
+async def test_a_listed_payment_is_held_as_any_other(desk: Desk, change: dict[str, Any], reason: str) -> None:
+    desk.provider.account_id = "ours"
+    answer: Any = await desk.provider.get_payment("pay-1")
+    payment = ProviderPayment.parse(answer | change, "pay-1")
+    with pytest.raises(PaymentHeldError) as raised:
+        await desk.reconciler.settle_listed(desk.host.billing_service, "me", payment, desk.provider)
+    assert raised.value.reason == reason
+    assert desk.entries() == []
+
+
+async def test_rate_limit_and_pause_are_shared_in_the_hosts_redis(
+    host: StubHost, mocker: MockerFixture
+) -> None:
+    host.append(ENV, '\nREDIS_URL = "redis://theirs"\nREDIS_KEY_PREFIX = "prefix"\n')
+    redis = mocker.create_autospec(SharedRedis, instance=True)
+    opened = mocker.patch.object(reconcile, "open_redis", return_value=redis)
+    desk = Desk(host)
+    desk.add_payment()
+    opened.assert_called_once_with("redis://theirs", "prefix")
+    redis.run.side_effect = lambda _script, key, *_: 7000 if key.startswith("cooldown") else 0
+    with pytest.raises(TemporarilyUnavailableError) as paused:
+        await desk()
+    assert (paused.value.reason, paused.value.retry_after) == ("provider_throttled", 7)
+    redis.run.side_effect = lambda _script, key, *_: 9000 if key == "queries:me" else 0
+    with pytest.raises(RateLimitedError) as limited:
+        await desk()
+    assert limited.value.retry_after == 9
+    assert not desk.provider.queries
+
+
+async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: MockerFixture) -> None:
+    desk.add_payment("lags-behind")
+    await desk("lags-behind")
+    payment = desk.host.table("Payment")
+    with desk.host.session() as session:
+        lagging = payment.c.provider_payment_id == "lags-behind"
+        session.execute(payment.update().where(lagging).values(status="canceled"))
+        session.commit()
+    desk.add_payment("theirs", "somebody")
+    may_settle = threading.Event()
+    credit, crediting = Ledger.credit, mocker.Mock()
+
+    def sticks(ledger: Ledger, service: Any, payment_id: str, *arguments: Any) -> None:
+        crediting()
+        if payment_id == "pay-1":
+            may_settle.wait(30)
+        credit(ledger, service, payment_id, *arguments)
+
+    mocker.patch.object(Ledger, "credit", sticks)
+    mocker.patch.object(reconcile, "REPAIR_TIMEOUT", 60.0)
+    stuck = desk.start()
+    await until(lambda: crediting.called)
+    async with asyncio.timeout(10):
+        assert (await desk("theirs", "somebody")).credited
+        left_behind = ReconcileResult("lags-behind", "succeeded", "canceled", credited=True)
+        assert await desk("lags-behind") == left_behind  # a later call puts it right
+    may_settle.set()
+    assert await stuck == CREDITED
+
+
 async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerFixture) -> None:
     for number in range(4):
         desk.add_payment(f"more-{number}")
@@ -209,7 +436,7 @@ async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerF
 
     mocker.patch.object(Ledger, "credit", counted)
     results = await asyncio.gather(*(desk(f"more-{number}") for number in range(4)))
-    assert [result.credited for result in results] == [True] * 4
+    assert results == [replace(CREDITED, payment_id=f"more-{number}") for number in range(4)]
     assert most == 1
 
 
@@ -304,6 +531,68 @@ async def test_a_status_left_behind_is_put_right_without_a_query(desk: Desk) -> 
     assert desk.provider.queries == ["pay-1"]
 
 
+async def test_a_status_that_takes_long_to_put_right_holds_up_no_answer_and_no_loop(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    await desk()
+    with desk.host.session() as session:
+        session.execute(desk.host.table("Payment").update().values(status="canceled"))
+        session.commit()
+    desk.add_payment("another")
+    may_repair = threading.Event()
+    mark_succeeded, threads = Ledger.mark_succeeded, []
+
+    def repairs_slowly(*arguments: Any) -> None:
+        threads.append(threading.get_ident())
+        may_repair.wait(5)
+        mark_succeeded(*arguments)
+
+    mocker.patch.object(Ledger, "mark_succeeded", repairs_slowly)
+    mocker.patch.object(reconcile, "REPAIR_TIMEOUT", 0.05)
+    async with asyncio.timeout(4):
+        assert await desk() == ReconcileResult("pay-1", "succeeded", "canceled", credited=True)
+    assert threading.get_ident() not in threads
+    another = desk.start("another")
+    await asyncio.sleep(1.5)  # the stuck thread no longer counts by then
+    assert desk.entries() == ["pay-1"]  # one call at a time writes for a user
+    may_repair.set()
+    assert (await another).credited
+    assert await desk() == CREDITED
+
+
+async def test_a_credit_that_does_not_add_up_is_held_without_a_query(desk: Desk) -> None:
+    await desk()
+    await until(lambda: desk.provider.events)
+    desk.provider.events.clear()
+    with desk.host.session() as session:
+        session.execute(desk.host.table("LedgerEntry").update().values(amount_kopeks=1))
+        session.commit()
+    with pytest.raises(PaymentHeldError) as raised:
+        await desk()
+    assert raised.value.reason == "credited_elsewhere"
+    await until(lambda: desk.provider.events)
+    [event] = desk.provider.events
+    assert (event.outcome, event.payment_id, event.user_id, event.reason) == (
+        "held",
+        "pay-1",
+        "me",
+        "credited_elsewhere",
+    )
+    assert desk.provider.queries == ["pay-1"]
+
+
+async def test_visits_of_two_users_at_once_list_each_ones_own(desk: Desk) -> None:
+    desk.add_payment("theirs", "somebody")
+    service = desk.host.billing_service
+    mine, theirs = await asyncio.gather(
+        desk.reconciler.reconcile_open(service, "me"), desk.reconciler.reconcile_open(service, "somebody")
+    )
+    assert mine == [VisitedTopup("pay-1", "succeeded", "succeeded", credited=True)]
+    assert theirs == [VisitedTopup("theirs", "succeeded", "succeeded", credited=True)]
+    await until(lambda: len(desk.provider.events) == 2)
+    assert {event.way for event in desk.provider.events} == {Way.VISIT}
+
+
 async def test_a_visit_credits_each_open_topup_and_says_what_came_of_the_others(
     desk: Desk, mocker: MockerFixture
 ) -> None:
@@ -311,9 +600,9 @@ async def test_a_visit_credits_each_open_topup_and_says_what_came_of_the_others(
     desk.add_payment("theirs", "somebody")
     desk.provider.amount = "1.00"
     visited = await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
-    assert sorted((topup.payment_id, topup.provider_status, topup.reason) for topup in visited) == [
-        ("another", "succeeded", "amount_mismatch"),
-        ("pay-1", "succeeded", "amount_mismatch"),
+    assert sorted(visited, key=attrgetter("payment_id")) == [
+        VisitedTopup("another", "succeeded", "pending", credited=False, reason="amount_mismatch"),
+        VisitedTopup("pay-1", "succeeded", "pending", credited=False, reason="amount_mismatch"),
     ]
     desk.provider.amount = "1000.00"
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
