@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 
-from tests.support.harness.host import PACKAGE, Host, User
+from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
+from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document, Simulator
+from tests.support.yookassa.process import running_simulator
 
 T = TypeVar("T")
 
@@ -23,6 +25,21 @@ StartHost = Callable[..., Host]
 def each(cases: Mapping[str, Any]) -> pytest.MarkDecorator:
     """Parametrize ``case`` over the values, with the keys as ids."""
     return pytest.mark.parametrize("case", cases.values(), ids=cases.keys())
+
+
+@contextmanager
+def host_with_a_provider(
+    program: Program, postgres: Postgres, database: str, env: Mapping[str, str]
+) -> Iterator[Host]:
+    """Start a host whose provider is its own: SQLite and one worker, or PostgreSQL and two."""
+    options: dict[str, Any] = {}
+    if database == "postgres":
+        options = {"database_url": postgres.new_database(), "workers": 2}
+    with (
+        running_simulator() as provider,
+        running_host(program, simulator=provider, env=env, **options) as host,
+    ):
+        yield host
 
 
 def paid(user: User, kopeks: int = PACKAGE) -> str:

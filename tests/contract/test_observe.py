@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from tests.support.harness.host import Host, Program, User, running_host
+from tests.support.harness.host import Host, Program, User
 from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
-from tests.support.yookassa.process import running_simulator
 
 from . import answers
-from .scenarios import paid
+from .scenarios import host_with_a_provider, paid
 
 OBSERVING = {
     "BILLING_TOPUP_RECONCILE_MODE": "observe",
@@ -29,12 +27,8 @@ HOUR = 60 * 60
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def host(request: pytest.FixtureRequest, program: Program, postgres: Postgres) -> Iterator[Host]:
     """Yield a host that observes and sweeps every second: SQLite and one worker, PostgreSQL and two."""
-    options: dict[str, Any] = {}
-    if request.param == "postgres":
-        options = {"database_url": postgres.new_database(), "workers": 2}
-    with ExitStack() as stack:
-        provider = stack.enter_context(running_simulator())
-        yield stack.enter_context(running_host(program, simulator=provider, env=OBSERVING, **options))
+    with host_with_a_provider(program, postgres, request.param, OBSERVING) as host:
+        yield host
 
 
 @pytest.fixture

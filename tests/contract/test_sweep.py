@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pytest
 
-from tests.support.harness.host import Host, Program, User, running_host
+from tests.support.harness.host import Host, Program, User
 from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Seen, Simulator, rubles
-from tests.support.yookassa.process import running_simulator
 
 from . import answers
-from .scenarios import assert_credited_once, concurrently, paid, unrecorded
+from .scenarios import assert_credited_once, concurrently, host_with_a_provider, paid, unrecorded
 
 INTERVAL = 1.0
 SWEEPING = {
@@ -33,12 +31,8 @@ PATIENCE = 60.0
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def host(request: pytest.FixtureRequest, program: Program, postgres: Postgres) -> Iterator[Host]:
     """Yield a host that sweeps every second: SQLite and one worker, PostgreSQL and two."""
-    options: dict[str, Any] = {}
-    if request.param == "postgres":
-        options = {"database_url": postgres.new_database(), "workers": 2}
-    with ExitStack() as stack:
-        provider = stack.enter_context(running_simulator())
-        yield stack.enter_context(running_host(program, simulator=provider, env=SWEEPING, **options))
+    with host_with_a_provider(program, postgres, request.param, SWEEPING) as host:
+        yield host
 
 
 @pytest.fixture
