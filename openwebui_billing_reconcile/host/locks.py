@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
@@ -14,6 +15,8 @@ LOCK_TIMEOUT: Final = 1
 """The longest that a statement of the host's path waits for a lock on a thread of ours, in seconds."""
 
 _LOCK_NOT_AVAILABLE: Final = "55P03"  # PostgreSQL's code
+
+_LOCKING: Final = re.compile(r"^\s*(INSERT|UPDATE|DELETE)|\bFOR (NO KEY )?UPDATE\b", re.IGNORECASE)
 
 _waits = threading.local()
 
@@ -28,24 +31,30 @@ def bounded_lock_waits(engine: Engine) -> Iterator[None]:
     if engine.dialect.name != "postgresql":
         yield
         return
-    if not event.contains(engine, "begin", _bound):
-        event.listen(engine, "begin", _bound)
+    if not event.contains(engine, "before_cursor_execute", _bound):
+        event.listen(engine, "before_cursor_execute", _bound)
     _waits.are_bounded = True
     try:
         yield
     finally:
-        _waits.are_bounded = False
+        _waits.are_bounded, _waits.transaction = False, None
 
 
-def _bound(connection: Connection) -> None:
-    if getattr(_waits, "are_bounded", False):
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+def _bound(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+    """Set the timeout ahead of the first statement of a transaction that can wait for a lock."""
+    if not getattr(_waits, "are_bounded", False) or not _LOCKING.search(statement):
+        return
+    transaction = connection.get_transaction()
+    if transaction is not getattr(_waits, "transaction", None):
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
+        _waits.transaction = transaction
 
 
 def lock_sqlite(connection: Connection) -> None:
     """Take SQLite's one lock for writing, without waiting; the end of the transaction releases it.
 
-    Raises ``OperationalError`` where somebody else has it.
+    Raises ``OperationalError`` where somebody else has it. However short, a wait would let somebody commit what
+    our last look has not seen.
     """
     patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     connection.exec_driver_sql("PRAGMA busy_timeout = 0")

@@ -78,7 +78,7 @@ WALLET_TIMEOUT: Final = 3.0
 MAX_PAYMENTS_UNDER_WAY: Final = 6
 """Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
 
-_WALLET_RETRY: Final = 0.1  # seconds
+_WALLET_RETRY: Final = 0.03  # seconds
 
 # Four threads in all, a small part of the host's pool of 5 + 10 connections.
 _SPARE_THREADS: Final = 3
