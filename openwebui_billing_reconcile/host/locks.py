@@ -6,7 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
@@ -40,21 +40,21 @@ def bounded_lock_waits(engine: Engine) -> Iterator[None]:
         _waits.are_bounded, _waits.transaction = False, None
 
 
-def _bound(connection: Connection, cursor: Any, statement: str, *_: object) -> None:
+def _bound(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
     """Set the timeout ahead of the first statement of a transaction that can wait for a lock."""
     if not getattr(_waits, "are_bounded", False) or not _LOCKING.search(statement):
         return
     transaction = connection.get_transaction()
     if transaction is not getattr(_waits, "transaction", None):
-        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
         _waits.transaction = transaction
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}s'")
 
 
 def lock_sqlite(connection: Connection) -> None:
     """Take SQLite's one lock for writing, without waiting; the end of the transaction releases it.
 
-    Raises ``OperationalError`` where somebody else has it. However short, a wait would let somebody commit what
-    our last look has not seen.
+    Raises ``OperationalError`` where somebody else has it. A wait, however short, would let others commit
+    what our last look has not seen.
     """
     patience = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
     connection.exec_driver_sql("PRAGMA busy_timeout = 0")
