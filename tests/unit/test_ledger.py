@@ -248,15 +248,15 @@ def test_the_wallets_that_exist_are_found_by_their_ids(books: Books) -> None:
 
 
 def test_open_topups_are_paged_the_oldest_first(books: Books) -> None:
-    made = {"c": 200, "a": 100, "b": 200, "too old": 99, "too new": 301, "d": 300}
+    made = {"c": 200, "z": 100, "b": 200, "too old": 99, "too new": 301, "a": 300}
     for name, second in made.items():
         books.add_payment(id=f"record of {name}", provider_payment_id=name, created_at=second)
     pages, after = [], None
     while page := books.ledger.open_topups(100.9, 300.9, after, 2):
         pages.append(page)
         after = page[-1]
-    a, b, c, d = (OpenTopup(name, "me", made[name]) for name in "abcd")
-    assert pages == [[a, b], [c, d]]
+    z, b, c, a = (OpenTopup(name, "me", made[name]) for name in "zbca")
+    assert pages == [[z, b], [c, a]]
 
 
 def test_the_first_page_begins_at_the_beginning_of_time(books: Books) -> None:
@@ -557,6 +557,14 @@ def test_on_sqlite_somebody_who_writes_is_not_waited_for(
 
 def test_on_postgresql_the_lock_of_a_wallet_waits_for_nobody(books: Books) -> None:
     assert on_postgresql(lock_wallet(books.tables.Wallet.__table__)).endswith("FOR UPDATE NOWAIT")
+
+
+def test_the_lock_is_of_one_wallet_alone(books: Books) -> None:
+    books.add_wallet()
+    books.add_wallet(id="w2")
+    with books.engine.connect() as connection:
+        statement = lock_wallet(books.tables.Wallet.__table__)
+        assert connection.scalars(statement, {"id": "w1"}).all() == ["w1"]
 
 
 # --- Putting a status right ----------------------------------------------------------------------
