@@ -60,6 +60,9 @@ MAX_OPEN_QUERIES: Final = 20
 QUERY_INTERVAL: Final = 1.0
 """Seconds between two of these queries, so that people's own come first."""
 
+PAGE_INTERVAL: Final = 0.2
+"""Seconds between two pages of the list: reading one takes the interpreter from everybody for a moment."""
+
 LOOKUP_SIZE: Final = 200
 """Listed payments, two pages, that are looked up in one statement."""
 
@@ -176,6 +179,7 @@ class Sweep:
             if cursor in cursors:
                 raise InvalidProviderResponseError("Payment provider's list does not end")
             cursors.add(cursor)
+            await asyncio.sleep(PAGE_INTERVAL)
 
     def _start_watermark(self, now: float) -> float:
         return now - LOOK_BACK if self._watermark is None else self._watermark

@@ -93,6 +93,7 @@ class Sweeping(Desk):
         clock = mocker.patch.object(sweep, "time")
         clock.time.side_effect = lambda: self.now
         mocker.patch.object(sweep, "QUERY_INTERVAL", 0.0)
+        mocker.patch.object(sweep, "PAGE_INTERVAL", 0.0)
         mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
         self.stub = stub
         self.restart()
