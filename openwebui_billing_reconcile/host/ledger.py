@@ -131,7 +131,8 @@ class Ledger:
         # the wallet is there.
         error: Exception | None = None
         try:
-            self._host.wallet_service.get_or_create_wallet(user_id=user_id, currency=currency)
+            with bounded_lock_waits(self._host.engine):
+                self._host.wallet_service.get_or_create_wallet(user_id=user_id, currency=currency)
         except Exception as failure:  # noqa: BLE001 - whatever it is, the wallet's being there decides
             error = failure
         with self._host.session() as session:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,8 @@ class Election:
             yield release is not None
         finally:
             if release is not None:
-                await anyio.to_thread.run_sync(release)
+                with suppress(Exception):  # a connection that is lost has given the lock up already
+                    await anyio.to_thread.run_sync(release)
 
     def _try_lock(self) -> Release | None:
         """Return how to let go of the lock; ``None``: another worker has it."""

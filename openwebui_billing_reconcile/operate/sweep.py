@@ -21,7 +21,6 @@ from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
     NotConfiguredError,
     PaymentHeldError,
-    PaymentNotOwnedError,
     ProviderRejectedError,
     ProviderThrottledError,
     ProviderUnavailableError,
@@ -124,11 +123,18 @@ class Sweep:
     async def _run(self) -> None:
         await asyncio.sleep(self._interval * random.uniform(*_FIRST_PAUSE))  # noqa: S311 - no secret
         while True:
-            async with self._election.candidate() as is_elected:
-                if is_elected:
-                    await self.make_pass()
-                # The lock is held through the pause too: the workers together make one pass an interval.
-                await asyncio.sleep(self._pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311
+            try:
+                await self._take_turn()
+            except Exception as error:  # noqa: BLE001 - the task never dies
+                self._log_failure(error)
+                await asyncio.sleep(self._interval)
+
+    async def _take_turn(self) -> None:
+        async with self._election.candidate() as is_elected:
+            if is_elected:
+                await self.make_pass()
+            # The lock is held through the pause too: the workers together make one pass an interval.
+            await asyncio.sleep(self._pause * random.uniform(1 - _JITTER, 1 + _JITTER))  # noqa: S311 - no secret
 
     async def make_pass(self) -> Pass:
         """Make one pass now. Raises nothing but cancellation: what fails is logged, and is due again."""
@@ -138,7 +144,7 @@ class Sweep:
             if self._host.wallet_enabled:
                 await self._settle_captured(done)
                 await self._ask_about_open(done)
-        except Exception as error:  # noqa: BLE001 - the task never dies
+        except Exception as error:  # noqa: BLE001 - see the docstring
             is_throttled = isinstance(error, ProviderThrottledError)
             self._log_failure(error)
         self._pause = min(2 * self._pause, max(MAX_PAUSE, self._interval)) if is_throttled else self._interval
@@ -152,20 +158,25 @@ class Sweep:
         gateway = self._host.hook.payment_gateway(host=self._host, payment_id="")
         if not isinstance(gateway, ListingGateway):
             return
-        watermark = self._start_watermark(done.began_at)
-        items: list[object] = []
-        try:
-            async for page in self._pages(gateway, watermark - OVERLAP):
-                items += page.items
-                if len(items) >= LOOKUP_SIZE:
-                    await self._settle_listed(gateway, items, done)
-                    items = []
-        except Exception:  # what was listed before a page that failed is settled all the same
+        watermark = done.began_at - LOOK_BACK if self._watermark is None else self._watermark
+        async for items in self._batches(gateway, watermark - OVERLAP):
             await self._settle_listed(gateway, items, done)
-            raise
-        await self._settle_listed(gateway, items, done)
         # What failed is listed again, unless it has failed for as long as the first pass looks back.
         self._watermark = max(watermark, done.began_at - LOOK_BACK) if done.failed else done.began_at
+
+    async def _batches(self, gateway: ListingGateway, since: float) -> AsyncIterator[list[object]]:
+        """Yield what is listed, as much as is looked up at once; also what precedes a page that fails."""
+        items: list[object] = []
+        try:
+            async for page in self._pages(gateway, since):
+                items += page.items
+                if len(items) >= LOOKUP_SIZE:
+                    yield items
+                    items = []
+        except Exception:
+            yield items
+            raise
+        yield items
 
     async def _pages(self, gateway: ListingGateway, since: float) -> AsyncIterator[CapturedPage]:
         cursor: str | None = None
@@ -181,12 +192,9 @@ class Sweep:
             cursors.add(cursor)
             await asyncio.sleep(PAGE_INTERVAL)
 
-    def _start_watermark(self, now: float) -> float:
-        return now - LOOK_BACK if self._watermark is None else self._watermark
-
     async def _settle_listed(self, gateway: ListingGateway, items: list[object], done: Pass) -> None:
         if not items:
-            return
+            return  # it costs no statement
         unsettled = await self._reconciler.find_unsettled(items)
         done.listed += len(items)
         done.others += unsettled.others
@@ -234,7 +242,7 @@ class Sweep:
         except ReconcileError as error:
             done.failed += 1
             self._log_failure(error)
-            return isinstance(error, InvalidProviderResponseError | PaymentNotOwnedError)
+            return error.retry_after is None  # else it is no attempt: asking again can help
         done.credited += result.credited
         done.canceled += result.payment_status == CANCELED
         return True

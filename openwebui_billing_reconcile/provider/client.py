@@ -111,6 +111,7 @@ class ProviderClient:
                 await self._check_cooldown(gateway)
                 await on_new_query()
                 self._queries[payment_id] = state  # its idle time starts anew
+                state.answered_at = -math.inf  # until this one is: it may fail when nobody waits any more
                 query = state.task = self._tasks.start(self._query(gateway, payment_id, state))
         done, _ = await asyncio.wait({query})
         if state.task is query and (query.cancelled() or query.exception()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,7 +89,7 @@ def _is_settled(local: LocalState, user_id: str) -> bool:
 
 
 def _parse(item: object) -> ProviderPayment | None:
-    payment_id = item.get("id") if isinstance(item, dict) else None
+    payment_id = item.get("id") if isinstance(item, Mapping) else None
     try:
         return ProviderPayment.parse(item, parse_payment_id(payment_id))
     except ReconcileError:

@@ -129,7 +129,7 @@ def test_a_stop_finishes_the_credit_under_way_and_begins_no_other(
         wait_until(lambda: not answers(sweeping.host), 10, "the stop has not begun")
     began = time.monotonic()
     sweeping.await_end()
-    assert time.monotonic() - began < 2  # one for the credit, and some for the rest of the host
+    assert time.monotonic() - began < 5  # a second for the credit, and some for the rest of the host
     sweeping.start()
     assert topups(sweeping.host.books, first)
     for user, payment_id in ((under_way, first), (later, second)):

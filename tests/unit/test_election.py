@@ -17,6 +17,7 @@ from sqlalchemy import create_engine
 from openwebui_billing_reconcile.operate import sweep
 from openwebui_billing_reconcile.operate.election import Election
 from openwebui_billing_reconcile.operate.sweep import Sweep
+from tests.unit.desk import until
 from tests.unit.stub_host import StubHost
 from tests.unit.test_sweep import Sweeping
 
@@ -112,23 +113,30 @@ async def test_a_process_that_dies_lets_go(file: Path) -> None:
         assert is_elected
 
 
-async def lists_of_two_sweeps(desk: Sweeping, mocker: MockerFixture, file: Path) -> int:
-    """Let two workers sweep one database for four intervals; return how many lists they ask for."""
+async def lists_of_two_workers(desk: Sweeping, mocker: MockerFixture, file: Path) -> int:
+    """Let two workers each take one turn on a database, the second while the first one pauses."""
     mocker.patch.object(type(desk.host), "engine", create_engine(f"sqlite:///{file}"))
-    mocker.patch.object(sweep, "_FIRST_PAUSE", (0.0, 0.0))
-    interval = 0.3
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            one = Sweep(desk.host, desk.reconciler, interval)
-            await stack.enter_async_context(one.running())
-        await asyncio.sleep(4 * interval)
+    pauses: list[float] = []
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) % 2 == 0:  # the first one of each worker comes ahead of its turn
+            await asyncio.Event().wait()
+
+    stand_in = mocker.patch.object(sweep, "asyncio", wraps=asyncio)
+    stand_in.sleep = pause
+    async with AsyncExitStack() as running:
+        for turns in (1, 2):
+            worker = Sweep(desk.host, desk.reconciler, interval=120)
+            await running.enter_async_context(worker.running())
+            await until(lambda turns=turns: len(pauses) == 2 * turns)  # type: ignore[misc]
     return len(desk.provider.lists)
 
 
 async def test_two_workers_make_one_pass_an_interval(
     host: StubHost, mocker: MockerFixture, file: Path
 ) -> None:
-    assert await lists_of_two_sweeps(Sweeping(host, mocker), mocker, file) <= 6
+    assert await lists_of_two_workers(Sweeping(host, mocker), mocker, file) == 1
 
 
 async def test_without_the_election_they_make_two(host: StubHost, mocker: MockerFixture, file: Path) -> None:
@@ -137,7 +145,7 @@ async def test_without_the_election_they_make_two(host: StubHost, mocker: Mocker
         yield True
 
     mocker.patch.object(Election, "candidate", all_are_elected)
-    assert await lists_of_two_sweeps(Sweeping(host, mocker), mocker, file) > 6
+    assert await lists_of_two_workers(Sweeping(host, mocker), mocker, file) == 2
 
 
 async def test_without_a_file_everybody_is_elected() -> None:

@@ -533,6 +533,11 @@ def test_what_writes_beside_a_credit_waits_for_no_lock_long(books: Books, locks:
     assert len(locks.waits) == 2
 
 
+def test_a_wallet_that_is_created_waits_for_no_lock_long(books: Books, locks: Locks) -> None:
+    assert books.ledger.create_wallet("me", "RUB").user_id == "me"
+    assert locks.waits == ["SET LOCAL lock_timeout = '1s'"]
+
+
 def test_a_failure_is_not_counted_at_a_wallet_that_somebody_holds(books: Books, locks: Locks) -> None:
     books.add_wallet()
     books.add_payment()

@@ -452,3 +452,19 @@ async def test_a_list_has_more_time_than_a_payment(client: ProviderClient, mocke
     await client.list_captured(lister, 0.0, None)
     await fetch(client, lister)
     assert [call.args for call in timeout.call_args_list] == [(15.0,), (8.0,)]
+
+
+async def test_an_earlier_answer_does_not_make_a_failure_that_nobody_waited_for_count(
+    client: ProviderClient, provider: Provider
+) -> None:
+    assert await fetch(client, provider)
+    provider.open.clear()
+    caller = asyncio.create_task(fetch(client, provider, max_age=0))
+    await until(lambda: len(provider.queries) == 2)
+    caller.cancel()
+    provider.failure = GatewayError("x")
+    provider.open.set()
+    await until(lambda: provider.in_flight == 0)
+    provider.failure = None
+    assert await fetch(client, provider, max_age=60)
+    assert len(provider.queries) == 3

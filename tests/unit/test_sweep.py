@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from openwebui_billing_reconcile.hookspecs import CapturedPage, Host, PaymentGat
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, DB, TABLES
 from openwebui_billing_reconcile.operate import sweep
+from openwebui_billing_reconcile.operate.election import Election
 from openwebui_billing_reconcile.operate.sweep import DAY, HOUR, LOOK_BACK, MINUTE, OVERLAP, Sweep
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup import backlog, reconcile
@@ -291,6 +293,17 @@ async def test_what_does_not_add_up_is_held_and_not_listed_for_ever(
     assert len([line for line in caplog.messages if "reason=refunded way=sweep" in line]) == 1
 
 
+async def test_two_sweeps_at_once_credit_once(desk: Sweeping) -> None:
+    for number in range(6):
+        desk.add_payment(f"pay-{number}", f"user-{number % 2}")
+        desk.provider.items.append(payment(f"pay-{number}"))
+    another_worker = Sweep(desk.host, Reconciler(desk.host, Settings()), INTERVAL)
+    passes = await asyncio.gather(desk.sweep.make_pass(), another_worker.make_pass())
+    assert all(done.failed == 0 for done in passes)
+    assert sorted(desk.entries()) == [f"pay-{number}" for number in range(6)]
+    await until(lambda: len(desk.provider.events) == 6)
+
+
 # --- For whom --------------------------------------------------------------------------------------------
 
 
@@ -430,6 +443,15 @@ async def test_twenty_are_asked_about_in_a_pass_the_oldest_first(
     assert desk.provider.queries == [f"pay-{number:02}" for number in range(50)]
 
 
+async def test_what_can_never_be_asked_about_takes_no_others_place(desk: Sweeping) -> None:
+    for number in range(sweep.MAX_OPEN_QUERIES):
+        desk.add_payment(f"of another provider: {number}", age=3 * HOUR)
+    desk.add_payment(age=2 * HOUR)
+    desk.provider.found["pay-1"] = payment("pay-1")
+    assert (await desk.sweep.make_pass()).credited == 0
+    assert (await desk.sweep.make_pass()).credited == 1
+
+
 async def test_they_cost_nobodys_rate_limit(desk: Sweeping) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1/minute"})
     desk.reconciler = Reconciler(desk.host, settings)
@@ -491,6 +513,22 @@ async def test_it_never_dies_and_says_once_an_hour_what_fails(
     lines = [line for line in caplog.messages if line.startswith("The top-up sweep could not do all")]
     assert lines == ["The top-up sweep could not do all: provider_unavailable"]
     assert "secret" not in caplog.text
+
+
+async def test_an_election_that_fails_does_not_end_it(
+    desk: Sweeping, pauses: list[float], mocker: MockerFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    candidate = Election.candidate
+    failures = iter([OSError("secret")])
+
+    def fails_once(election: Election) -> AbstractAsyncContextManager[bool]:
+        for failure in failures:
+            raise failure
+        return candidate(election)
+
+    mocker.patch.object(Election, "candidate", fails_once)
+    await run_until(desk, lambda: desk.provider.lists)
+    assert caplog.messages[0] == "The top-up sweep could not do all: OSError"
 
 
 async def test_a_pass_that_did_nothing_is_not_logged_and_one_that_did_is_one_line(
