@@ -125,8 +125,11 @@ class Ledger:
         with self._host.session() as session:
             return list(session.execute(statement, names).scalars())
 
-    def create_wallet(self, user_id: str, currency: str) -> Wallet:
-        """Return the user's wallet in that currency, created where there is none."""
+    def create_wallet(self, user_id: str, currency: str) -> None:
+        """Have the host create the user's wallet in that currency. It may wait for others.
+
+        Raises what the host raised where the wallet is not there then.
+        """
         # The host's own function loses the race against a second creator with an IntegrityError; by then
         # the wallet is there.
         error: Exception | None = None
@@ -136,10 +139,8 @@ class Ledger:
         except Exception as failure:  # noqa: BLE001 - whatever it is, the wallet's being there decides
             error = failure
         with self._host.session() as session:
-            wallet = self._wallet(session, None, user_id, currency)
-        if wallet is None:
-            raise error or LookupError("the host created no wallet")
-        return wallet
+            if self._wallet(session, None, user_id, currency) is None:
+                raise error or LookupError("the host created no wallet")
 
     def credit(
         self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn, assert_never
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -124,7 +125,7 @@ class Settlement:
             case Cancel():
                 return self._cancel(call, local, payment)
             case Credit() as credit:
-                return self._credit(call, credit, payment)
+                return self._credit(call, credit, payment, shop)
             case never:
                 assert_never(never)
 
@@ -156,8 +157,36 @@ class Settlement:
             raise PaymentNotOwnedError
         raise InvalidProviderResponseError("Payment provider does not know this payment")
 
-    def _credit(self, call: ReconcileCall, credit: Credit, payment: ProviderPayment) -> ReconcileResult:
-        failure = self._try_to_credit(call, credit, payment)
+    def _credit(
+        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment, shop: Shop
+    ) -> ReconcileResult:
+        if credit.wallet is None:
+            create = partial(self._ledger.create_wallet, call.user_id, credit.money.currency)
+            failure = self._try(call, create)
+            if failure is None:  # that may have waited, so what was read before it counts for nothing
+                return self._settle_known(call, payment, shop)
+        else:
+            metadata = {**payment.metadata, RECONCILED_BY: call.way.value, CAPTURED_AT: payment.captured_at}
+            target = call.service, call.payment_id, credit.wallet, credit.money, metadata
+            failure = self._try(call, partial(self._ledger.credit, *target))
+        return self._prove(call, payment, failure)
+
+    def _try(self, call: ReconcileCall, write: Callable[[], None]) -> Exception | None:
+        """Have the host write; return what it raised. Whether it credited only the ledger tells."""
+        try:
+            write()
+        except WalletBusyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the host may raise anything
+            log.warning(
+                "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
+            )
+            return error
+        return None
+
+    def _prove(
+        self, call: ReconcileCall, payment: ProviderPayment, failure: Exception | None
+    ) -> ReconcileResult:
         local = self.read(call)
         match decide_locally(local, call.user_id):
             case AlreadyCredited(entry):
@@ -170,23 +199,6 @@ class Settlement:
                 raise TemporarilyUnavailableError("Payment could not be credited yet", reason="not_written")
             case never:
                 assert_never(never)
-
-    def _try_to_credit(
-        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment
-    ) -> Exception | None:
-        """Run the host's path; return what it raised. Whether it credited only the ledger tells."""
-        try:
-            wallet = credit.wallet or self._ledger.create_wallet(call.user_id, credit.money.currency)
-            metadata = {**payment.metadata, RECONCILED_BY: call.way.value, CAPTURED_AT: payment.captured_at}
-            self._ledger.credit(call.service, call.payment_id, wallet, credit.money, metadata)
-        except WalletBusyError:
-            raise
-        except Exception as error:  # noqa: BLE001 - the host's path may raise anything
-            log.warning(
-                "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
-            )
-            return error
-        return None
 
     def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status != PENDING:
@@ -217,7 +229,9 @@ class Settlement:
 class Observation(Settlement):
     """Decides as a settlement does, tells what it would do, and writes nothing."""
 
-    def _credit(self, call: ReconcileCall, credit: Credit, payment: ProviderPayment) -> ReconcileResult:
+    def _credit(
+        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment, shop: Shop
+    ) -> ReconcileResult:
         wallet_id = credit.wallet.id if credit.wallet else ""  # one that is yet to be created
         would_be = LedgerEntry("", call.user_id, wallet_id, credit.money)
         self._events.would_credit(call.payment_id, would_be, call.way)

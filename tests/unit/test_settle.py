@@ -152,13 +152,33 @@ def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settlin
 
 def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
     nameless = LocalState(replace(RECORD, wallet_id=None))
-    settle.ledger.read_with_wallet.return_value = (nameless, None)
-    settle.ledger.create_wallet.return_value = WALLET
+    settle.ledger.read_with_wallet.side_effect = [(nameless, None), (nameless, WALLET)]
     assert settle().credited
-    assert settle.ledger.mock_calls[1:3] == [
+    assert settle.ledger.mock_calls[1:4] == [
         call.create_wallet("me", "RUB"),
+        call.read_with_wallet("x", PAID, "me"),
         call.credit(SERVICE, "x", WALLET, RUB, METADATA),
     ]
+
+
+def test_what_is_settled_by_hand_while_a_wallet_is_created_is_not_credited_too(settle: Settling) -> None:
+    nameless = LocalState(replace(RECORD, wallet_id=None))
+    by_hand = replace(nameless, other_entries=1)
+    settle.ledger.read_with_wallet.side_effect = [(nameless, None), (by_hand, WALLET)]
+    with pytest.raises(PaymentHeldError) as raised:
+        settle()
+    assert raised.value.reason == "settled_by_hand"
+    settle.ledger.credit.assert_not_called()
+
+
+def test_a_wallet_that_cannot_be_created_is_try_later(settle: Settling) -> None:
+    settle.ledger.read_with_wallet.return_value = (LocalState(replace(RECORD, wallet_id=None)), None)
+    settle.ledger.create_wallet.side_effect = database_error()
+    settle.ledger.read.return_value = OPEN
+    with pytest.raises(TemporarilyUnavailableError) as raised:
+        settle()
+    assert raised.value.reason == "not_written"
+    settle.ledger.credit.assert_not_called()
 
 
 def test_what_does_not_add_up_after_the_path_is_held(settle: Settling) -> None:
