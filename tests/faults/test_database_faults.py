@@ -10,7 +10,7 @@ from functools import partial
 
 import httpx
 import pytest
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 
 from openwebui_billing_reconcile.topup.reconcile import REPLY_TIMEOUT, WALLET_TIMEOUT
 from tests.support.harness.books import Books
@@ -218,16 +218,6 @@ def holding_wallet(user: User) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def holding_record(user: User, payment_id: str) -> Iterator[None]:
-    """Lock the row of the host's payment record."""
-    books = user.host.books
-    with books.transaction() as connection:
-        this = books.payments.c.provider_payment_id == payment_id
-        connection.execute(select(books.payments).where(this).with_for_update())
-        yield
-
-
 def is_credited(user: User, payment_id: str) -> bool:
     """Reconcile; return whether the payment is credited."""
     response = user.reconcile(payment_id)
@@ -281,7 +271,7 @@ def others_are_credited(pair: HostPair) -> None:
     payments, theirs = [paid(stuck) for _ in range(4)], paid(other)
     with ExitStack() as held:
         for payment_id in payments:
-            held.enter_context(holding_record(stuck, payment_id))
+            held.enter_context(stuck.host.books.holding_record(payment_id))
         at_once([partial(leave_at_once, stuck, payment_id) for payment_id in payments])
         try:
             assert_credited(other.reconcile(theirs, timeout=SOON), theirs)
@@ -308,7 +298,7 @@ def credit_is_told_at_once(pair: HostPair) -> None:
     assert_credited(stuck.reconcile(payment_id), payment_id)
     pair.host.books.change_record(payment_id, status="pending")
     try:
-        with holding_record(stuck, payment_id):
+        with stuck.host.books.holding_record(payment_id):
             for _ in range(5):
                 response = stuck.reconcile(payment_id, timeout=SOON)
                 assert_credited(response, payment_id, payment_status="pending")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 
 import httpx
-from sqlalchemy import Connection, select, text, update
+from sqlalchemy import Connection, text, update
 
 from openwebui_billing_reconcile.topup.reconcile import MAX_PAYMENTS_UNDER_WAY
 from tests.support.harness.books import Books
@@ -128,38 +128,39 @@ def test_a_held_wallet_leaves_a_canceled_auto_topup_for_the_next_call(postgres_p
     assert (status(books, payment_id), failures(user)) == ("canceled", 1)
 
 
-def test_held_wallets_of_canceled_auto_topups_harm_their_owners_only(postgres_pair: HostPair) -> None:
-    host = postgres_pair.host
-    users = [host.new_user() for _ in range(THREADS)]
-    payments = [canceled_auto_topup(user) for user in users]
-    other = host.new_user()
+Held = Callable[[User, str], AbstractContextManager[object]]
+
+
+def others_are_credited(pair: HostPair, new_payment: Callable[[User], str], held: Held) -> dict[str, User]:
+    """Hold something of as many users as there are threads, let each ask, and see somebody else credited.
+
+    Return the users by their payments.
+    """
+    users = [pair.host.new_user() for _ in range(THREADS)]
+    payments = {new_payment(user): user for user in users}
+    other = pair.host.new_user()
     theirs = paid(other)
-    with ExitStack() as held:
-        for user in users:
-            held.enter_context(host.books.holding_wallet(host.books.wallet(user.id)["id"]))
-        at_once([partial(leave, user, payment_id) for user, payment_id in zip(users, payments, strict=True)])
+    with ExitStack() as stack:
+        for payment_id, user in payments.items():
+            stack.enter_context(held(user, payment_id))
+        at_once([partial(leave, user, payment_id) for payment_id, user in payments.items()])
         for payment_id in payments:
-            until_settling(postgres_pair, payment_id)
+            until_settling(pair, payment_id)
         assert_credited(other.reconcile(theirs, timeout=5), theirs)
+    return payments
+
+
+def test_held_wallets_of_canceled_auto_topups_harm_their_owners_only(postgres_pair: HostPair) -> None:
+    books = postgres_pair.host.books
+    held: Held = lambda user, _: books.holding_wallet(books.wallet(user.id)["id"])  # noqa: E731
+    others_are_credited(postgres_pair, canceled_auto_topup, held)
 
 
 def test_held_records_harm_their_owners_only(postgres_pair: HostPair) -> None:
     """The host's path marks the record after the credit, and would wait for its row without limit."""
-    host = postgres_pair.host
-    users = [host.new_user() for _ in range(THREADS)]
-    payments = [paid(user) for user in users]
-    other = host.new_user()
-    theirs = paid(other)
-    with ExitStack() as held:
-        for payment_id in payments:
-            connection = held.enter_context(host.books.transaction())
-            this = host.books.payments.c.provider_payment_id == payment_id
-            connection.execute(select(host.books.payments).where(this).with_for_update())
-        at_once([partial(leave, user, payment_id) for user, payment_id in zip(users, payments, strict=True)])
-        for payment_id in payments:
-            until_settling(postgres_pair, payment_id)
-        assert_credited(other.reconcile(theirs, timeout=5), theirs)
-    for user, payment_id in zip(users, payments, strict=True):
+    books = postgres_pair.host.books
+    held: Held = lambda _, payment_id: books.holding_record(payment_id)  # noqa: E731
+    for payment_id, user in others_are_credited(postgres_pair, paid, held).items():
         assert_credited(user.reconcile(payment_id), payment_id)
 
 

@@ -71,25 +71,17 @@ class Desk:
         age: float = 0,
     ) -> None:
         """Add a top-up of 1000.00, made ``age`` seconds ago, and its wallet."""
-        tables = self._stub.module(TABLES)
-        with self._stub.module(DB).get_db() as session:
-            wallet_id = f"wallet of {user_id}"
-            session.merge(tables.Wallet(id=wallet_id, user_id=user_id, currency="RUB"))
-            session.add(
-                tables.Payment(
-                    id=f"record of {payment_id}",
-                    provider_payment_id=payment_id,
-                    status=status,
-                    kind=kind,
-                    user_id=user_id,
-                    wallet_id=wallet_id,
-                    amount_kopeks=100000,
-                    currency="RUB",
-                    created_at=int(time.time() - age),
-                    updated_at=0,
-                )
-            )
-            session.commit()
+        wallet_id = f"wallet of {user_id}"
+        self._stub.add_wallet(id=wallet_id, user_id=user_id)
+        self._stub.add_payment(
+            id=f"record of {payment_id}",
+            provider_payment_id=payment_id,
+            status=status,
+            kind=kind,
+            user_id=user_id,
+            wallet_id=wallet_id,
+            created_at=int(time.time() - age),
+        )
 
     async def __call__(self, payment_id: object = "pay-1", user_id: str = "me") -> ReconcileResult:
         return await self.reconciler.reconcile(self.host.billing_service, user_id, payment_id)

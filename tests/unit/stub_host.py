@@ -294,6 +294,32 @@ class StubHost:
         """Make the tables in the database, which is in memory."""
         self.module(TABLES).Base.metadata.create_all(self.module(DB).engine)
 
+    def add(self, model: str, **columns: Any) -> None:
+        """Add a row, in the place of one with the same id."""
+        with self.module(DB).get_db() as session:
+            session.merge(getattr(self.module(TABLES), model)(**columns))
+            session.commit()
+
+    def add_wallet(self, **changes: Any) -> None:
+        """Add a wallet of "me"."""
+        self.add("Wallet", **{"id": "w1", "user_id": "me", "currency": "RUB"} | changes)
+
+    def add_payment(self, **changes: Any) -> None:
+        """Add a pending top-up of 1000.00 for "me"."""
+        row = {
+            "id": "record-1",
+            "provider_payment_id": "pay-1",
+            "status": "pending",
+            "kind": "topup",
+            "user_id": "me",
+            "wallet_id": "w1",
+            "amount_kopeks": 100_000,
+            "currency": "RUB",
+            "created_at": 0,
+            "updated_at": 0,
+        }
+        self.add("Payment", **row | changes)
+
     def looks(self) -> list[object]:
         """All of the loaded host that an attach may change."""
         router = getattr(sys.modules.get(BILLING_ROUTER), "router", None)

@@ -170,25 +170,8 @@ def add_pending(host: StubHost, recorded: dict[str, str]) -> None:
     """Add a pending top-up, and the metadata that the host wrote on it."""
     host.load()
     host.create_tables()
-    tables = host.module(TABLES)
-    with host.module(DB).get_db() as session:
-        session.add(tables.Wallet(id="w1", user_id="me", currency="RUB"))
-        session.add(
-            tables.Payment(
-                id="p1",
-                provider_payment_id="pay-1",
-                status="pending",
-                kind="topup",
-                user_id="me",
-                wallet_id="w1",
-                amount_kopeks=100000,
-                currency="RUB",
-                metadata_json=recorded,
-                created_at=0,
-                updated_at=0,
-            )
-        )
-        session.commit()
+    host.add_wallet()
+    host.add_payment(metadata_json=recorded)
 
 
 def status_and_failures(host: StubHost) -> tuple[str, Any]:
@@ -196,7 +179,7 @@ def status_and_failures(host: StubHost) -> tuple[str, Any]:
     tables = host.module(TABLES)
     with host.module(DB).get_db() as session:
         wallet = session.get(tables.Wallet, "w1")
-        status: str = session.get(tables.Payment, "p1").status
+        status: str = session.get(tables.Payment, "record-1").status
         return status, getattr(wallet, requirements.FAIL_COUNT, "not there")
 
 

@@ -59,35 +59,17 @@ class Books:
         self.engine = stub.module(DB).engine
         self.ledger = Ledger(OpenWebUIHost(mocker.Mock()))
 
-    def add(self, model: str, **columns: Any) -> None:
-        """Add a row."""
-        with self._stub.module(DB).get_db() as session:
-            session.add(getattr(self.tables, model)(**columns))
-            session.commit()
-
     def add_payment(self, **changes: Any) -> None:
         """Add the row of ``RECORD``, changed."""
-        row = {
-            "id": "record-1",
-            "provider_payment_id": "pay-1",
-            "status": "pending",
-            "kind": "topup",
-            "user_id": "me",
-            "wallet_id": "w1",
-            "amount_kopeks": 100_000,
-            "currency": "RUB",
-            "created_at": 0,
-            "updated_at": 0,
-        }
-        self.add("Payment", **row | changes)
+        self._stub.add_payment(**changes)
 
     def add_entry(self, **changes: Any) -> None:
         """Add the row of ``ENTRY``, changed."""
-        self.add("LedgerEntry", **ENTRY_ROW | changes)
+        self._stub.add("LedgerEntry", **ENTRY_ROW | changes)
 
     def add_wallet(self, **changes: Any) -> None:
         """Add the row of ``WALLET``, changed."""
-        self.add("Wallet", **{"id": "w1", "user_id": "me", "currency": "RUB"} | changes)
+        self._stub.add_wallet(**changes)
 
     def payment(self) -> SimpleNamespace:
         """Return status and time of the only payment."""

@@ -16,7 +16,7 @@ from openwebui_billing_reconcile.attachment import builtin
 from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
-from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, DB, ENV, TABLES
+from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, ENV
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import CLIENT, OUR_METHODS, OUR_ROUTES, StubHost
 
@@ -307,24 +307,8 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
     install_plugin("fleeing", hook_plugin("topup_outcome", "sys.exit(3)", "event"))
     host.load()
     host.create_tables()
-    models = host.module(TABLES)
-    with host.module(DB).get_db() as session:
-        session.add(models.Wallet(id="w1", user_id="u1", currency="RUB"))
-        session.add(
-            models.Payment(
-                id="p1",
-                provider_payment_id="pay-1",
-                status="pending",
-                kind="topup",
-                user_id="u1",
-                wallet_id="w1",
-                amount_kopeks=100_000,
-                currency="RUB",
-                created_at=1,
-                updated_at=1,
-            )
-        )
-        session.commit()
+    host.add_wallet(user_id="u1")
+    host.add_payment(user_id="u1")
     attach()
     answer = await host.module(BILLING).billing_service.reconcile_topup_payment("u1", "pay-1")
     assert answer["credited"] is True

@@ -47,6 +47,33 @@ async def desk(host: StubHost) -> Desk:
     return desk
 
 
+def slow_credits(mocker: MockerFixture) -> tuple[threading.Event, threading.Event]:
+    """Let a credit wait; return what it sets once it has begun, and what it waits for."""
+    begun, may_go_on = threading.Event(), threading.Event()
+    credit = Ledger.credit
+
+    def waits(*arguments: Any) -> None:
+        begun.set()
+        may_go_on.wait(30)
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", waits)
+    return begun, may_go_on
+
+
+def credits_when_free(mocker: MockerFixture, refusals: int) -> None:
+    """Let somebody hold the wallet for so many tries."""
+    credit, held = Ledger.credit, [*range(refusals)]
+
+    def busy_at_first(*arguments: Any) -> None:
+        if held:
+            held.pop()
+            raise WalletBusyError
+        credit(*arguments)
+
+    mocker.patch.object(Ledger, "credit", busy_at_first)
+
+
 async def test_a_test_payment_is_credited_in_a_known_test_shop(desk: Desk) -> None:
     desk.provider.is_test, desk.provider.is_test_shop = True, True
     assert await desk() == CREDITED
@@ -211,14 +238,7 @@ async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settle
     assert not (await desk()).credited
     desk.add_payment("another")
     desk.provider.status = "succeeded"
-    may_settle = threading.Event()
-    credit = Ledger.credit
-
-    def credits_slowly(*arguments: Any) -> None:
-        may_settle.wait(30)
-        credit(*arguments)
-
-    mocker.patch.object(Ledger, "credit", credits_slowly)
+    _, may_settle = slow_credits(mocker)
     another = desk.start("another")
     await until(lambda: "another" in desk.provider.queries)
     poll = desk.start()
@@ -297,17 +317,9 @@ async def test_the_payments_under_way_are_counted_for_each_user(desk: Desk) -> N
 
 async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker: MockerFixture) -> None:
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
-    may_settle = threading.Event()
-    credit, crediting = Ledger.credit, mocker.Mock()
-
-    def credits_slowly(*arguments: Any) -> None:
-        crediting()
-        may_settle.wait(30)
-        credit(*arguments)
-
-    mocker.patch.object(Ledger, "credit", credits_slowly)
+    crediting, may_settle = slow_credits(mocker)
     first = desk.start()
-    await until(lambda: crediting.called)
+    await until(crediting.is_set)
     reads = mocker.spy(Ledger, "read")
     second = desk.start()
     await until(lambda: reads.called)  # once the stuck thread no longer counts
@@ -333,17 +345,9 @@ async def test_a_newer_answer_is_not_settled_as_an_older_one_that_waits(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     desk.add_payment("another")
-    may_settle = threading.Event()
-    credit, crediting = Ledger.credit, mocker.Mock()
-
-    def credits_slowly(*arguments: Any) -> None:
-        crediting()
-        may_settle.wait(30)
-        credit(*arguments)
-
-    mocker.patch.object(Ledger, "credit", credits_slowly)
+    crediting, may_settle = slow_credits(mocker)
     another = desk.start("another")
-    await until(lambda: crediting.called)
+    await until(crediting.is_set)
     older = ProviderPayment.parse({"id": "pay-1", "status": "pending"}, "pay-1")
     settling = desk.reconciler.settle_listed(desk.host.billing_service, "me", older, desk.provider)
     first, second = asyncio.create_task(settling), desk.start()
@@ -410,7 +414,7 @@ async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: Mocke
     mocker.patch.object(Ledger, "credit", sticks)
     mocker.patch.object(reconcile, "REPAIR_TIMEOUT", 60.0)
     stuck = desk.start()
-    await until(lambda: crediting.called)
+    await until(crediting.is_set)
     async with asyncio.timeout(10):
         assert (await desk("theirs", "somebody")).credited
         left_behind = ReconcileResult("lags-behind", "succeeded", "canceled", credited=True)
@@ -441,15 +445,7 @@ async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerF
 
 
 async def test_a_wallet_that_is_held_for_a_moment_is_waited_for(desk: Desk, mocker: MockerFixture) -> None:
-    credit, held = Ledger.credit, [1, 2, 3]
-
-    def busy_at_first(*arguments: Any) -> None:
-        if held:
-            held.pop()
-            raise WalletBusyError
-        credit(*arguments)
-
-    mocker.patch.object(Ledger, "credit", busy_at_first)
+    credits_when_free(mocker, refusals=3)
     assert await desk() == CREDITED
     assert desk.provider.queries == ["pay-1"]
 
@@ -468,15 +464,7 @@ async def test_the_time_to_wait_for_a_wallet_begins_with_the_providers_answer(
     clock = mocker.patch.object(reconcile, "time")
     clock.monotonic.side_effect = time.monotonic
     desk.provider.may_answer.clear()
-    credit, held = Ledger.credit, [1]
-
-    def busy_at_first(*arguments: Any) -> None:
-        if held:
-            held.pop()
-            raise WalletBusyError
-        credit(*arguments)
-
-    mocker.patch.object(Ledger, "credit", busy_at_first)
+    credits_when_free(mocker, refusals=1)
     call = desk.start()
     await until(lambda: desk.provider.queries)
     clock.monotonic.side_effect = lambda: time.monotonic() + 8  # so long the provider took

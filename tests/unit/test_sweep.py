@@ -104,12 +104,6 @@ class Sweeping(Desk):
         """Begin anew, as after a restart of the host."""
         self.sweep = Sweep(self.host, self.reconciler, INTERVAL)
 
-    def add_wallet(self, wallet_id: str, user_id: str) -> None:
-        """Add a wallet."""
-        with self.stub.module(DB).get_db() as session:
-            session.add(self.stub.module(TABLES).Wallet(id=wallet_id, user_id=user_id, currency="RUB"))
-            session.commit()
-
     def status(self, payment_id: str) -> str:
         """Return a record's status."""
         with self.stub.module(DB).get_db() as session:
@@ -313,7 +307,7 @@ def metadata(**fields: str) -> dict[str, Any]:
 
 
 async def test_without_a_record_a_wallet_of_the_named_user_is_credited(desk: Sweeping) -> None:
-    desk.add_wallet("w1", "me")
+    desk.stub.add_wallet()
     desk.provider.items = [payment("pay-9", **metadata())]
     done = await desk.sweep.make_pass()
     assert (done.credited, desk.entries()) == (1, ["pay-9"])
@@ -334,7 +328,7 @@ async def test_without_a_record_a_wallet_of_the_named_user_is_credited(desk: Swe
 async def test_anything_else_without_a_record_is_anothers(
     desk: Sweeping, caplog: pytest.LogCaptureFixture, fields: dict[str, Any]
 ) -> None:
-    desk.add_wallet("w1", "me")
+    desk.stub.add_wallet()
     desk.provider.items = [payment("pay-9", **fields)]
     done = await desk.sweep.make_pass()
     assert (done.others, done.held, done.failed, desk.entries()) == (1, 0, 0, [])

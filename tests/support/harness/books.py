@@ -182,6 +182,14 @@ class Books:
             yield
 
     @contextmanager
+    def holding_record(self, payment_id: str) -> Iterator[None]:
+        """Lock a payment's row in the same way."""
+        this = self.payments.c.provider_payment_id == payment_id
+        with self.transaction() as connection:
+            connection.execute(select(self.payments).where(this).with_for_update())
+            yield
+
+    @contextmanager
     def missing(self, table: Table) -> Iterator[None]:
         """Take a whole table away for a while."""
         self._run([f"ALTER TABLE {table.name} RENAME TO {table.name}_away"])
