@@ -122,17 +122,36 @@ class KeyedLock:
         return lock is not None and lock.locked()
 
 
+class InFlight:
+    """Tells what is under way."""
+
+    def __init__(self) -> None:
+        self._items: Counter[Hashable] = Counter()
+
+    def __contains__(self, item: Hashable) -> bool:
+        return item in self._items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @contextmanager
+    def track(self, item: Hashable) -> Iterator[None]:
+        """Count ``item`` as under way."""
+        self._items[item] += 1
+        try:
+            yield
+        finally:
+            self._items[item] -= 1
+            if not self._items[item]:
+                del self._items[item]
+
+
 class InFlightLimit:
     """Bounds how many different items each key has under way."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._items: defaultdict[Hashable, Counter[Hashable]] = defaultdict(Counter)
-
-    def count(self, key: Hashable, item: Hashable) -> int:
-        """Return how often ``item`` is under way."""
-        items = self._items.get(key)
-        return items[item] if items else 0
+        self._items: defaultdict[Hashable, InFlight] = defaultdict(InFlight)
 
     @contextmanager
     def track(self, key: Hashable, item: Hashable) -> Iterator[None]:
@@ -140,13 +159,10 @@ class InFlightLimit:
         items = self._items[key]
         if item not in items and len(items) >= self._most:
             raise InFlightLimitError
-        items[item] += 1
         try:
-            yield
+            with items.track(item):
+                yield
         finally:
-            items[item] -= 1
-            if not items[item]:
-                del items[item]
             if not items:
                 del self._items[key]
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from openwebui_billing_reconcile.concurrency import (
+    InFlight,
     InFlightLimit,
     InFlightLimitError,
     KeyedLock,
@@ -94,6 +95,7 @@ class _LoopState:
         self.single_flight = SingleFlight(self.tasks)
         self.user_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
+        self.settling = InFlight()
         self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
 
     @asynccontextmanager
@@ -228,14 +230,20 @@ class Reconciler:
     ) -> ReconcileResult:
         with shared.payments_under_way.track(call.user_id, call.payment_id):
             payment = await self._fetch(call, shared, local, gateway)
-            gives_up_at = time.monotonic() + WALLET_TIMEOUT
-            while True:
-                try:
-                    return await self._settle(call, shared, payment, self._shop(gateway))
-                except WalletBusyError:
-                    if time.monotonic() > gives_up_at:
-                        raise
-                    await asyncio.sleep(_WALLET_RETRY)
+            with shared.settling.track((call.user_id, call.payment_id)):
+                return await self._settle_when_free(call, shared, payment, self._shop(gateway))
+
+    async def _settle_when_free(
+        self, call: ReconcileCall, shared: _LoopState, payment: ProviderPayment | None, shop: Shop
+    ) -> ReconcileResult:
+        gives_up_at = time.monotonic() + WALLET_TIMEOUT
+        while True:
+            try:
+                return await self._settle(call, shared, payment, shop)
+            except WalletBusyError:
+                if time.monotonic() > gives_up_at:
+                    raise
+                await asyncio.sleep(_WALLET_RETRY)
 
     async def _fetch(
         self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
@@ -248,12 +256,12 @@ class Reconciler:
             # whether an id exists.
             await hit()
         # While another call settles an answer about this payment, whoever comes late joins it.
-        is_shared = shared.payments_under_way.count(call.user_id, call.payment_id) > 1
+        is_settling = (call.user_id, call.payment_id) in shared.settling
         return await shared.provider.fetch(
             gateway,
             call.payment_id,
             on_new_query=hit if is_owned else _charge_nothing,
-            max_age=REPLY_TIMEOUT if is_shared else ANSWER_TTL,
+            max_age=REPLY_TIMEOUT if is_settling else ANSWER_TTL,
         )
 
     async def _settle(

@@ -248,6 +248,32 @@ async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settle
     assert (await another).credited
 
 
+async def test_a_poll_gets_no_old_answer_because_another_call_has_only_begun(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
+    mocker.patch.object(reconcile, "_OVERDUE_AFTER", 0.01)
+    desk.reconciler = Reconciler(desk.host, Settings())
+    desk.provider.status = "pending"
+    assert not (await desk()).credited
+    desk.provider.status = "succeeded"
+    begun, may_read = threading.Event(), threading.Event()
+    read = Ledger.read
+
+    def the_first_one_waits(*arguments: Any) -> Any:
+        if not begun.is_set():
+            begun.set()
+            may_read.wait(30)
+        return read(*arguments)
+
+    mocker.patch.object(Ledger, "read", the_first_one_waits)
+    one = desk.start()
+    await until(begun.is_set)
+    assert (await desk()).credited
+    may_read.set()
+    assert (await one).credited
+
+
 async def test_only_the_owner_is_answered_and_nobody_else_costs_a_query(desk: Desk) -> None:
     with pytest.raises(PaymentNotOwnedError):
         await desk("pay-1", "somebody")
