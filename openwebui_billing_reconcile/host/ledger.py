@@ -1,18 +1,14 @@
-"""What we read and write in the host's tables. Everything here blocks, so call it on a thread."""
+"""What we write in the host's tables, mostly by the host's own code. Everything here blocks."""
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from typing import Any
 
-from sqlalchemy import Row
 from sqlalchemy.exc import OperationalError
-from sqlalchemy.orm import Session
 
 from openwebui_billing_reconcile.errors import TemporarilyUnavailableError, WalletBusyError
-from openwebui_billing_reconcile.money.rules import named_wallet
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
     PENDING,
@@ -20,110 +16,28 @@ from openwebui_billing_reconcile.money.values import (
     SUCCEEDED,
     TOPUP,
     LedgerEntry,
-    LocalState,
     Money,
-    OpenTopup,
-    PaymentRecord,
-    ProviderPayment,
     Wallet,
 )
 
 from .entry_watch import EntryWatch
 from .locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .open_webui import OpenWebUIHost
+from .reader import LedgerReader
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
-from .statements import (
-    change_status,
-    failures_of,
-    lock_wallet,
-    open_topups,
-    open_topups_of_user,
-    other_entries_naming,
-    record_and_topups,
-    records_and_topups,
-    wallet_and_metadata,
-    wallet_by,
-    wallets_with_ids,
-)
+from .statements import change_status, failures_of, lock_wallet, wallet_and_metadata
 
 
-class Ledger:
-    """The host's payments, wallets and ledger entries.
+class Ledger(LedgerReader):
+    """The host's payments, wallets and ledger entries, to be read and written.
 
     Whatever the database or the host raises goes through unchanged.
     """
 
     def __init__(self, host: OpenWebUIHost) -> None:
+        super().__init__(host)
         self._host = host
         self._entries = EntryWatch(host.model("LedgerEntry"))
-
-    def read(self, payment_id: str) -> LocalState:
-        """Return what the tables say about the payment now."""
-        with self._host.session() as session:
-            return self._read(session, payment_id)
-
-    def read_with_wallet(
-        self, payment_id: str, payment: ProviderPayment, user_id: str
-    ) -> tuple[LocalState, Wallet | None]:
-        """Return the same, and the wallet that ``payment`` would be credited to.
-
-        That is the wallet named, or where none is named the user's own in the payment's currency. Nobody
-        else's payment leads to a wallet.
-        """
-        with self._host.session() as session:
-            local = self._read(session, payment_id)
-            owner = local.record.user_id if local.record else payment.topup.user_id
-            if payment.amount is None or owner != user_id:
-                return local, None
-            wallet_id = named_wallet(payment, local)
-            return local, self._wallet(session, wallet_id, user_id, payment.amount.currency)
-
-    def read_many(self, payment_ids: Sequence[str]) -> dict[str, LocalState]:
-        """Return what the tables say about many payments, in one statement, other entries left out."""
-        statement = records_and_topups(self._host.table("Payment"), self._host.table("LedgerEntry"))
-        with self._host.session() as session:
-            rows = session.execute(statement, {"payment_ids": list(payment_ids)}).all()
-        rows_of = defaultdict(list)
-        for row in rows:
-            rows_of[row.payment_id].append(row)
-        return {
-            payment_id: LocalState(_record(found[0]), tuple(_topups(found))) if found else LocalState()
-            for payment_id, found in ((payment_id, rows_of[payment_id]) for payment_id in payment_ids)
-        }
-
-    def wallets(self, wallet_ids: Sequence[str]) -> dict[str, Wallet]:
-        """Return the wallets that exist, by their ids."""
-        with self._host.session() as session:
-            rows = session.execute(
-                wallets_with_ids(self._host.table("Wallet")), {"ids": list(wallet_ids)}
-            ).all()
-        return {row.id: Wallet(*row) for row in rows}
-
-    def open_topups(self, since: float, until: float, after: OpenTopup | None, most: int) -> list[OpenTopup]:
-        """Return pending top-ups made from ``since`` to ``until`` (epoch seconds), the oldest first.
-
-        ``after`` is the last one of the page before.
-        """
-        names = {
-            "since": int(since),
-            "until": int(until),
-            "after_created_at": after.created_at if after else -1,
-            "after_payment_id": after.payment_id if after else "",
-            "most": most,
-        }
-        with self._host.session() as session:
-            rows = session.execute(open_topups(self._host.table("Payment")), names).all()
-        return [OpenTopup(*row) for row in rows]
-
-    def open_topups_of_user(self, user_id: str, since: float, most: int) -> list[str]:
-        """Return the payment ids of the user's pending top-ups, newest first.
-
-        ``since`` is in epoch seconds.
-        """
-        statement = open_topups_of_user(self._host.table("Payment"))
-        names = {"user_id": user_id, "since": int(since), "most": most}
-        with self._host.session() as session:
-            return list(session.execute(statement, names).scalars())
 
     def create_wallet(self, user_id: str, currency: str) -> None:
         """Have the host create the user's wallet in that currency. It may wait for others.
@@ -260,40 +174,3 @@ class Ledger:
                 if is_lock_timeout(error):
                     raise WalletBusyError from error
                 raise
-
-    def _read(self, session: Session, payment_id: str) -> LocalState:
-        payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        rows = session.execute(record_and_topups(payment, entry), {"payment_id": payment_id}).all()
-        record = _record(rows[0])
-        topups = tuple(_topups(rows))
-        if topups:
-            return LocalState(record, topups)
-        names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
-        others = session.execute(other_entries_naming(entry), names).all()
-        return LocalState(record, other_entries=len(others))
-
-    def _wallet(self, session: Session, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
-        key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
-        row = session.execute(wallet_by(self._host.table("Wallet"), *key), key).first()
-        return Wallet(*row) if row else None
-
-
-def _record(row: Row[Any]) -> PaymentRecord | None:
-    if row.record_id is None:
-        return None
-    return PaymentRecord(
-        id=row.record_id,
-        status=row.status,
-        kind=row.kind,
-        user_id=row.record_user_id,
-        wallet_id=row.record_wallet_id or None,
-        money=Money(row.record_kopeks, row.record_currency),
-    )
-
-
-def _topups(rows: Sequence[Row[Any]]) -> Iterator[LedgerEntry]:
-    for row in rows:
-        if row.entry_id is not None:
-            yield LedgerEntry(
-                row.entry_id, row.user_id, row.wallet_id, Money(row.amount_kopeks, row.currency)
-            )
