@@ -25,6 +25,12 @@ class ReconcileError(Exception):
         self.provider_status: str | None = None
 
 
+class InvalidBodyError(ReconcileError, ValueError):
+    """A request's body is no JSON object that can be read."""
+
+    reason = "invalid_body"
+
+
 class InvalidPaymentIdError(ReconcileError, ValueError):
     """The payment id is missing or not shaped like one."""
 
@@ -59,9 +65,63 @@ class RateLimitedError(ReconcileError, RuntimeError):
 
 
 class PaymentHeldError(ReconcileError, RuntimeError):
-    """It does not add up, so a person has to look; asking again does not help."""
+    """It does not add up, so a person has to look; asking again does not help.
+
+    ``amount_kopeks`` of ``currency`` are at stake; ``None`` where that cannot be told.
+    """
 
     reason = "held"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        amount_kopeks: int | None = None,
+        currency: str | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.amount_kopeks = amount_kopeks
+        self.currency = currency
+
+
+class InvalidReleaseError(ReconcileError, ValueError):
+    """What is to be released, why, or whether, is not said clearly."""
+
+    reason = "invalid_release"
+
+
+class ReleaseRefusedError(ReconcileError, RuntimeError):
+    """Nothing was released.
+
+    ``reason`` is ``already_credited``, ``not_held``, ``observing``, or the code of the hold as it is now.
+    """
+
+    reason = "not_held"
+
+
+class InvalidPeriodError(ReconcileError, ValueError):
+    """The days to audit or report are not given clearly."""
+
+    reason = "invalid_period"
+
+
+class AuditRunningError(ReconcileError, RuntimeError):
+    """This process makes one audit at a time, and another one is under way."""
+
+    reason = "audit_running"
+
+    def __init__(self) -> None:
+        super().__init__("Another audit is under way: try again when it has ended", retry_after=30)
+
+
+class UnknownPaymentError(ReconcileError, LookupError):
+    """The provider does not know the payment that is to be released."""
+
+    reason = "unknown_payment"
+
+    def __init__(self) -> None:
+        super().__init__("Payment provider does not know this payment")
 
 
 class ProviderRejectedError(ReconcileError, RuntimeError):

@@ -50,6 +50,8 @@ class Way(StrEnum):
     """The person, on any balance page."""
     SWEEP = "sweep"
     """Nobody: the background task."""
+    RELEASE = "release"
+    """An administrator, about a held payment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ class ListingGateway(PaymentGateway, Protocol):
 class TopupEvent:
     """A new outcome of a top-up, for audit, metrics and alerts.
 
-    ``way`` is how the payment came to be looked at. ``amount_kopeks`` with ``currency``, and ``wallet_id``,
-    are there for ``credited`` and ``would_credit``; ``reason`` is the code of a ``held`` one. ``at`` is in
-    epoch seconds.
+    ``way`` is how the payment came to be looked at. ``amount_kopeks`` with ``currency`` is what was credited,
+    would be, or is at stake in a ``held`` one, where that can be told. ``wallet_id`` is there for
+    ``credited`` and ``would_credit``, ``reason``, a code, for ``held``. ``at`` is in epoch seconds, and so is
+    ``captured_at`` of a ``credited`` one: when the provider captured the payment, where it said so.
     """
 
     outcome: Literal["credited", "held", "canceled", "would_credit", "would_cancel"]
@@ -95,6 +98,7 @@ class TopupEvent:
     amount_kopeks: int | None = None
     currency: str | None = None
     reason: str | None = None
+    captured_at: float | None = None
 
 
 class Hooks(Protocol):

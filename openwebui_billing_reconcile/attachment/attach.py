@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fastapi import APIRouter
@@ -22,7 +21,8 @@ from openwebui_billing_reconcile.host.loaded import LoadedHost
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, has_ledger_key, missing_requirements
 from openwebui_billing_reconcile.settings import ENABLED, Settings
-from openwebui_billing_reconcile.web import endpoint
+from openwebui_billing_reconcile.version import version
+from openwebui_billing_reconcile.web.wire import PATH
 
 from .isolation import PluginError, isolated_lifespan
 from .plugins import BUILTIN, Plugins
@@ -106,14 +106,7 @@ def _log(report: Report) -> None:
     if report.state is State.INCOMPATIBLE:
         level = logging.WARNING
     verb = "is attached" if report.state is State.ATTACHED else "is not attached"
-    log.log(level, "Billing top-up reconcile %s %s: %s", _version(), verb, report.why)
-
-
-def _version() -> str:
-    try:
-        return version("openwebui-billing-reconcile")
-    except PackageNotFoundError:
-        return "(version unknown)"
+    log.log(level, "Billing top-up reconcile %s %s: %s", version(), verb, report.why)
 
 
 def _attach(undo: ExitStack) -> Report:
@@ -173,10 +166,10 @@ def _probe(plugins: Plugins) -> OpenWebUIHost:
             State.SUPERSEDED,
             f"the host has its own BillingService.{METHOD}; this plugin can be uninstalled",
         )
-    if _serves(host.router, "POST", endpoint.PATH):
+    if _serves(host.router, "POST", PATH):
         raise _NotAttachedError(
             State.SUPERSEDED,
-            f"the host has its own POST {endpoint.PATH}; this plugin can be uninstalled",
+            f"the host has its own POST {PATH}; this plugin can be uninstalled",
         )
     if not has_ledger_key(loaded):
         raise _NotAttachedError(

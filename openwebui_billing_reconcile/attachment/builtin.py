@@ -6,7 +6,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -14,7 +14,10 @@ from fastapi import APIRouter
 from openwebui_billing_reconcile.hookspecs import PaymentGateway, hookimpl
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import VisitedTopup
-from openwebui_billing_reconcile.operate.sweep import Sweep
+from openwebui_billing_reconcile.operate import metrics
+from openwebui_billing_reconcile.operate.audit import Auditor, HostSources
+from openwebui_billing_reconcile.operate.report import Report
+from openwebui_billing_reconcile.operate.sweep import Pass, Sweep
 from openwebui_billing_reconcile.provider.host_gateway import (
     Account,
     HostGateway,
@@ -24,19 +27,42 @@ from openwebui_billing_reconcile.provider.host_gateway import (
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
-from openwebui_billing_reconcile.web import endpoint, loader_script
+from openwebui_billing_reconcile.topup.release import Releaser
+from openwebui_billing_reconcile.topup.resources import Resources
+from openwebui_billing_reconcile.version import version
+from openwebui_billing_reconcile.web import admin, endpoint, loader_script
 
 
-@lru_cache(maxsize=1)  # a process has one host; router and method share its reconciler
+@lru_cache(maxsize=1)  # a process has one host; router and methods share what they use
+def _resources(host: OpenWebUIHost) -> Resources:
+    return Resources(host, Settings.read(os.environ), metrics.count_query)
+
+
+@lru_cache(maxsize=1)
 def _reconciler(host: OpenWebUIHost) -> Reconciler:
-    return Reconciler(host, Settings.read(os.environ))
+    return Reconciler(_resources(host))
+
+
+class _LastPass:
+    """The last pass of the sweep that this process made."""
+
+    def __init__(self) -> None:
+        self.done: Pass | None = None
+
+    def __call__(self, done: Pass) -> None:
+        self.done = done
+        if done.is_complete:
+            metrics.set_last_success(done.began_at + done.seconds)
 
 
 @hookimpl
 def billing_router(host: OpenWebUIHost) -> APIRouter:
     """The endpoints; while the application runs, the balance page's script and the sweep."""
-    settings = Settings.read(os.environ)
+    resources = _resources(host)
+    settings = resources.settings
+    last_pass = _LastPass()
     router = endpoint.make_router(host, _reconciler(host))
+    router.routes += _admin_router(resources, last_pass).routes
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
@@ -44,12 +70,29 @@ def billing_router(host: OpenWebUIHost) -> APIRouter:
             if settings.frontend:
                 await running.enter_async_context(loader_script.lifespan(app))
             if settings.sweep:
-                sweep = Sweep(host, _reconciler(host), settings.sweep_seconds)
+                sweep = Sweep(host, _reconciler(host), settings.sweep_seconds, last_pass)
                 await running.enter_async_context(sweep.running())
             yield
 
     router.lifespan_context = lifespan
     return router
+
+
+def _admin_router(resources: Resources, last_pass: _LastPass) -> APIRouter:
+    host = resources.host
+    auditor = Auditor(lambda: HostSources(resources))
+
+    async def report_with_state(days: int) -> dict[str, Any]:
+        report = Report(resources.ledger, host.default_currency)
+        read = partial(report.read, days, last_pass.done)
+        return {
+            **await resources.of_loop().read(read),
+            "mode": resources.settings.mode.value,
+            "version": version(),
+            "plugins": list(getattr(host.hook, "names", ())),
+        }
+
+    return admin.make_router(host, auditor, Releaser(resources), report_with_state)
 
 
 @hookimpl

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 BUILTIN = "builtin"
 """The name under which our own plugin is registered."""
 
-_BUILTIN_MODULE = f"{PROJECT}.attachment.builtin"
+_OURS = (
+    EntryPoint(BUILTIN, f"{PROJECT}.attachment.builtin", PROJECT),
+    EntryPoint("builtin_metrics", f"{PROJECT}.operate.metrics", PROJECT),
+)
 _HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_outcome")
 
 
@@ -146,11 +149,10 @@ def _log_failure(plugin: str, hook: str, error: Exception) -> None:
 def _installed() -> list[EntryPoint]:
     """The entry points of our group, each once, ours first.
 
-    Ours is there also where the package lies without its metadata. The same entry point twice is the same
+    Ours are there also where the package lies without its metadata. The same entry point twice is the same
     plugin in two versions; Python imports the first, so that one counts.
     """
-    ours = EntryPoint(BUILTIN, _BUILTIN_MODULE, PROJECT)
-    found = {(ours.name, ours.value): ours}
+    found = {(ours.name, ours.value): ours for ours in _OURS}
     for distribution in distributions():
         for entry_point in _entry_points(distribution):
             found.setdefault((entry_point.name, entry_point.value), entry_point)

@@ -23,7 +23,7 @@ from openwebui_billing_reconcile.host.requirements import (
     has_ledger_key,
 )
 from openwebui_billing_reconcile.host.source import PACKAGE, SourceHost, find_package
-from openwebui_billing_reconcile.web import endpoint
+from openwebui_billing_reconcile.web.wire import PATH
 
 from .attach import METHOD, State
 from .plugins import Plugins
@@ -103,7 +103,7 @@ def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool
 
 def ask_server(url: str, seconds: float = 10.0) -> tuple[bool, str]:
     """Whether a running server has the endpoint: without a token it answers 401."""
-    target = url.rstrip("/") + PREFIX + endpoint.PATH
+    target = url.rstrip("/") + PREFIX + PATH
     try:
         request = urllib.request.Request(target, data=b"{}", method="POST")  # noqa: S310 - the operator's URL
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
@@ -136,11 +136,11 @@ def _predict(
         return State.INCOMPATIBLE, f"the host lacks {', '.join(missing)}"
     if source.has_name(BILLING, f"{SERVICE}.{METHOD}"):
         return State.SUPERSEDED, f"the host has its own BillingService.{METHOD}; uninstall this plugin"
-    if endpoint.PATH in source.posts(BILLING_ROUTER):
-        return State.SUPERSEDED, f"the host has its own POST {endpoint.PATH}; uninstall this plugin"
+    if PATH in source.posts(BILLING_ROUTER):
+        return State.SUPERSEDED, f"the host has its own POST {PATH}; uninstall this plugin"
     if not has_ledger_key(source):
         return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
-    what = f"POST {PREFIX}{endpoint.PATH} and BillingService.{METHOD}"
+    what = f"POST {PREFIX}{PATH} and BillingService.{METHOD}"
     return State.ATTACHED, f"the next start attaches {what}, and {flags.words}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Set
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.exc import OperationalError
 
@@ -25,7 +25,9 @@ from .locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .open_webui import OpenWebUIHost
 from .reader import LedgerReader
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
-from .statements import change_status, failures_of, lock_wallet, wallet_and_metadata
+from .statements import REFERENCE_TYPE, change_status, failures_of, lock_wallet, wallet_and_metadata
+
+_DAY: Final = 24 * 60 * 60  # seconds
 
 
 class Ledger(LedgerReader):
@@ -69,6 +71,33 @@ class Ledger(LedgerReader):
         self._check_wallet_is_free(wallet.id)
         with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
             self._run_crediting_path(service, payment_id, wallet, money, metadata)
+
+    def release(
+        self,
+        payment_id: str,
+        record_id: str | None,
+        wallet: Wallet,
+        money: Money,
+        metadata: Mapping[str, Any],
+    ) -> None:
+        """Credit ``money`` to ``wallet`` for a payment that the host's crediting path would not credit so.
+
+        By the host's wallet service, under the same unique key as that path: a payment that is credited
+        already is left as it is. ``metadata`` stands with the entry. Raises ``WalletBusyError`` where it
+        would wait for the wallet's row.
+        """
+        self._check_wallet_is_free(wallet.id)
+        days = self._host.topup_ttl_days
+        with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
+            self._host.wallet_service.apply_topup(
+                wallet_id=wallet.id,
+                amount_kopeks=money.kopeks,
+                reference_id=payment_id,
+                reference_type=REFERENCE_TYPE,
+                idempotency_key=record_id or payment_id,
+                expires_at=int(time.time()) + days * _DAY if days else None,
+                metadata=dict(metadata),
+            )
 
     def take_entered(self, entry: LedgerEntry) -> bool:
         """Return whether a call of ours, in this process, entered ``entry``; true once for each entry."""

@@ -52,6 +52,11 @@ class OpenWebUIHost:
         return str(self._modules[ENV].BILLING_DEFAULT_CURRENCY)
 
     @property
+    def topup_ttl_days(self) -> int:
+        """For how many days topped-up money is valid; 0: without end."""
+        return int(getattr(self._modules[ENV], "BILLING_TOPUP_TTL_DAYS", 0))
+
+    @property
     def get_verified_user(self) -> Callable[..., Any]:
         dependency: Callable[..., Any] = self._modules[AUTH].get_verified_user
         return dependency

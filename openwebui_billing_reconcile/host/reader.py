@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from sqlalchemy import Row, Table
 from sqlalchemy.orm import Session
 
+from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.money.rules import named_wallet
 from openwebui_billing_reconcile.money.values import (
+    CAPTURED_AT,
+    RECONCILED_BY,
+    RELEASE_ID,
+    CreditedTopup,
     LedgerEntry,
     LocalState,
     Money,
@@ -22,11 +28,14 @@ from openwebui_billing_reconcile.money.values import (
 )
 
 from .statements import (
+    count_open_topups,
+    credited_topups,
     open_topups,
     open_topups_of_user,
     other_entries_naming,
     record_and_topups,
     records_and_topups,
+    users_among,
     wallet_by,
     wallets_with_ids,
 )
@@ -66,11 +75,18 @@ class LedgerReader:
         """
         with self._tables.session() as session:
             local = self._read(session, payment_id)
-            owner = local.record.user_id if local.record else payment.topup.user_id
-            if payment.amount is None or owner != user_id:
-                return local, None
-            wallet_id = named_wallet(payment, local)
-            return local, self._wallet(session, wallet_id, user_id, payment.amount.currency)
+            return local, self._wallet_for(session, payment, local, user_id)
+
+    def read_with_wallets(
+        self, payment_id: str, payment: ProviderPayment, user_id: str
+    ) -> tuple[LocalState, Wallet | None, Wallet | None]:
+        """Return the same, and besides the user's own wallet in the payment's currency."""
+        with self._tables.session() as session:
+            local = self._read(session, payment_id)
+            wallet = self._wallet_for(session, payment, local, user_id)
+            if payment.amount is None:
+                return local, wallet, None
+            return local, wallet, self._wallet(session, None, user_id, payment.amount.currency)
 
     def read_many(self, payment_ids: Sequence[str]) -> dict[str, LocalState]:
         """Return what the tables say about many payments, in one statement, other entries left out."""
@@ -92,6 +108,34 @@ class LedgerReader:
                 wallets_with_ids(self._tables.table("Wallet")), {"ids": list(wallet_ids)}
             ).all()
         return {row.id: Wallet(*row) for row in rows}
+
+    def users_among(self, user_ids: Sequence[str]) -> set[str]:
+        """Return those of the users that have a wallet or a payment here."""
+        statement = users_among(self._tables.table("Payment"), self._tables.table("Wallet"))
+        with self._tables.session() as session:
+            return set(session.execute(statement, {"user_ids": list(user_ids)}).scalars())
+
+    def credited_topups(self, since: float, until: float, most: int) -> Iterator[list[CreditedTopup]]:
+        """Yield the credits entered from ``since`` to before ``until`` (epoch seconds), a page at a time.
+
+        The session ends before each page is yielded.
+        """
+        statement = credited_topups(self._tables.table("Payment"), self._tables.table("LedgerEntry"))
+        names = {"since": int(since), "until": int(until), "after": "", "most": most}
+        while True:
+            with self._tables.session() as session:
+                rows = session.execute(statement, names).all()
+            if not rows:
+                return
+            yield [_credited(row) for row in rows]
+            names["after"] = rows[-1].id
+
+    def count_open_topups(self, until: float) -> int:
+        """Return how many pending top-ups were made up to ``until`` (epoch seconds)."""
+        statement = count_open_topups(self._tables.table("Payment"))
+        with self._tables.session() as session:
+            count: int = session.execute(statement, {"until": int(until)}).scalar_one()
+        return count
 
     def open_topups(self, since: float, until: float, after: OpenTopup | None, most: int) -> list[OpenTopup]:
         """Return pending top-ups made from ``since`` to ``until`` (epoch seconds), the oldest first.
@@ -130,6 +174,14 @@ class LedgerReader:
         others = session.execute(other_entries_naming(entry), names).all()
         return LocalState(record, other_entries=len(others))
 
+    def _wallet_for(
+        self, session: Session, payment: ProviderPayment, local: LocalState, user_id: str
+    ) -> Wallet | None:
+        owner = local.record.user_id if local.record else payment.topup.user_id
+        if payment.amount is None or owner != user_id:
+            return None
+        return self._wallet(session, named_wallet(payment, local), user_id, payment.amount.currency)
+
     def _wallet(self, session: Session, wallet_id: str | None, user_id: str, currency: str) -> Wallet | None:
         key = {"id": wallet_id} if wallet_id else {"user_id": user_id, "currency": currency}
         row = session.execute(wallet_by(self._tables.table("Wallet"), *key), key).first()
@@ -153,5 +205,38 @@ def _topups(rows: Sequence[Row[Any]]) -> Iterator[LedgerEntry]:
     for row in rows:
         if row.entry_id is not None:
             yield LedgerEntry(
-                row.entry_id, row.user_id, row.wallet_id, Money(row.amount_kopeks, row.currency)
+                row.entry_id,
+                row.user_id,
+                row.wallet_id,
+                Money(row.amount_kopeks, row.currency),
+                _release_id(row.entry_metadata),
             )
+
+
+def _release_id(entry_metadata: object) -> str | None:
+    metadata = _mapping(entry_metadata)
+    return metadata.get(RELEASE_ID) if metadata.get(RECONCILED_BY) == Way.RELEASE else None
+
+
+def _credited(row: Row[Any]) -> CreditedTopup:
+    # A release stands with the entry itself, since a webhook beside it may overwrite the payment's payload.
+    metadata = _mapping(row.entry_metadata)
+    if RECONCILED_BY not in metadata:
+        metadata = _mapping(_mapping(row.payload).get("metadata"))
+    return CreditedTopup(
+        row.payment_id,
+        Money(row.amount_kopeks, row.currency),
+        row.created_at,
+        metadata.get(RECONCILED_BY),
+        metadata.get(CAPTURED_AT),
+    )
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """Return what a column of JSON holds; read from a database whose columns say so, or as text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}

@@ -32,7 +32,7 @@ REQUIRED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
     BILLING: (SERVICE, CREDITING_PATH),
     AUTH: ("get_verified_user", "get_admin_user"),
-    WALLET: ("wallet_service", "wallet_service.get_or_create_wallet"),
+    WALLET: ("wallet_service", "wallet_service.get_or_create_wallet", "wallet_service.apply_topup"),
     TABLES: ("LedgerEntry", "Payment", "Wallet"),
     DB: ("get_db",),
     ENV: ("BILLING_DEFAULT_CURRENCY",),
@@ -41,7 +41,18 @@ REQUIRED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 REQUIRED_CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     BILLING: {CREDITING_PATH: ("event_type", "payment_id", "webhook_data")},
-    WALLET: {"wallet_service.get_or_create_wallet": ("user_id", "currency")},
+    WALLET: {
+        "wallet_service.get_or_create_wallet": ("user_id", "currency"),
+        "wallet_service.apply_topup": (
+            "wallet_id",
+            "amount_kopeks",
+            "reference_id",
+            "reference_type",
+            "idempotency_key",
+            "expires_at",
+            "metadata",
+        ),
+    },
     DB: {"get_db": ()},
 }
 """Plain functions, and the keyword arguments with which they are called: each known, and no other needed."""
@@ -57,6 +68,8 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "reference_id",
         "reference_type",
         "idempotency_key",
+        "metadata_json",
+        "created_at",
     ),
     "Payment": (
         "id",
@@ -68,6 +81,7 @@ REQUIRED_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
         "amount_kopeks",
         "currency",
         "metadata_json",
+        "raw_payload_json",
         "created_at",
         "updated_at",
     ),
@@ -80,6 +94,7 @@ OPTIONAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "YOOKASSA_SHOP_ID",
         "YOOKASSA_SECRET_KEY",
         "YOOKASSA_API_URL",
+        "BILLING_TOPUP_TTL_DAYS",
         "STATIC_DIR",
         "REDIS_URL",
         "REDIS_KEY_PREFIX",

@@ -6,7 +6,7 @@ SQLAlchemy takes longer to build these than the database to answer them, so each
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     BindParameter,
@@ -32,7 +32,7 @@ from openwebui_billing_reconcile.money.values import PENDING, TOPUP
 
 from .requirements import FAIL_COUNT
 
-_PAYMENT = "payment"
+REFERENCE_TYPE: Final = "payment"
 """The reference type under which the host enters a top-up."""
 
 _TABLES = 8  # a process has one host; its tests may have several
@@ -43,7 +43,7 @@ _RECORD_ID: BindParameter[str] = bindparam("record_id")
 
 def _is_topup(entry: Table) -> ColumnElement[bool]:
     return and_(
-        entry.c.reference_type == _PAYMENT,
+        entry.c.reference_type == REFERENCE_TYPE,
         entry.c.reference_id == _PAYMENT_ID,
         entry.c.type == TOPUP,
     )
@@ -68,7 +68,7 @@ def record_and_topups(payment: Table, entry: Table) -> Select[Any]:
 def records_and_topups(payment: Table, entry: Table) -> CompoundSelect[Any]:
     """The same for many payments at once, with each row's payment id first; no row where there is neither."""
     ids: BindParameter[Any] = bindparam("payment_ids", expanding=True)
-    credits_ = and_(entry.c.reference_type == _PAYMENT, entry.c.type == TOPUP)
+    credits_ = and_(entry.c.reference_type == REFERENCE_TYPE, entry.c.type == TOPUP)
     recorded = select(
         payment.c.provider_payment_id.label("payment_id"), *_columns(payment, entry)
     ).select_from(
@@ -97,6 +97,7 @@ def _columns(payment: Table, entry: Table) -> list[ColumnElement[Any]]:
         entry.c.wallet_id,
         entry.c.amount_kopeks,
         entry.c.currency,
+        entry.c.metadata_json.label("entry_metadata"),
     ]
 
 
@@ -116,7 +117,7 @@ def other_entries_naming(entry: Table) -> CompoundSelect[Any]:
     )
     types = types.union_all(select(following.scalar_subquery()).where(types.c.reference_type.is_not(None)))
     is_other = or_(
-        entry.c.reference_type.is_distinct_from(_PAYMENT),
+        entry.c.reference_type.is_distinct_from(REFERENCE_TYPE),
         entry.c.reference_id.is_distinct_from(_PAYMENT_ID),
         entry.c.type.is_distinct_from(TOPUP),
     )
@@ -127,6 +128,56 @@ def other_entries_naming(entry: Table) -> CompoundSelect[Any]:
         ),
         named.where(entry.c.reference_type.is_(None), entry.c.reference_id == _PAYMENT_ID),
         named.where(entry.c.idempotency_key.in_([_PAYMENT_ID, _RECORD_ID])),
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def credited_topups(payment: Table, entry: Table) -> Select[Any]:
+    """The entries that credit a payment, made from ``since`` to before ``until``, a page after a known one.
+
+    There is no index on the time alone: the pages go once through the ledger by its primary key.
+    """
+    return (
+        select(
+            entry.c.id,
+            entry.c.reference_id.label("payment_id"),
+            entry.c.amount_kopeks,
+            entry.c.currency,
+            entry.c.created_at,
+            entry.c.metadata_json.label("entry_metadata"),
+            payment.c.raw_payload_json.label("payload"),
+        )
+        .select_from(entry.outerjoin(payment, payment.c.provider_payment_id == entry.c.reference_id))
+        .where(
+            entry.c.id > bindparam("after"),
+            entry.c.reference_type == REFERENCE_TYPE,
+            entry.c.type == TOPUP,
+            entry.c.created_at >= bindparam("since"),
+            entry.c.created_at < bindparam("until"),
+        )
+        .order_by(entry.c.id)
+        .limit(bindparam("most"))
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def users_among(payment: Table, wallet: Table) -> CompoundSelect[Any]:
+    """Which of some users this host has: those with a wallet or a payment here."""
+    ids: BindParameter[Any] = bindparam("user_ids", expanding=True)
+    return union(
+        select(wallet.c.user_id).where(wallet.c.user_id.in_(ids)),
+        select(payment.c.user_id).where(payment.c.user_id.in_(ids)),
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def count_open_topups(payment: Table) -> Select[Any]:
+    """How many pending top-ups were made up to ``until``."""
+    return select(func.count()).where(
+        payment.c.status == PENDING,
+        payment.c.created_at <= bindparam("until"),
+        payment.c.kind == TOPUP,
+        payment.c.provider_payment_id.is_not(None),
     )
 
 

@@ -210,7 +210,7 @@ def _local_owner(local: LocalState) -> str | None:
 
 
 def _check_entries(local: LocalState, user_id: str) -> AlreadyCredited | Hold:
-    """An entry proves the credit only when it is the one we would have written."""
+    """An entry proves the credit only when it is the one we would have written, or an administrator's."""
     if all(_is_as_expected(entry, local.record, user_id) for entry in local.topups):
         return AlreadyCredited(local.topups[0])
     return Hold(HoldReason.CREDITED_ELSEWHERE)
@@ -219,7 +219,7 @@ def _check_entries(local: LocalState, user_id: str) -> AlreadyCredited | Hold:
 def _is_as_expected(entry: LedgerEntry, record: PaymentRecord | None, user_id: str) -> bool:
     if entry.user_id != user_id or entry.money.kopeks <= 0:
         return False
-    if record is None:
+    if record is None or entry.release_id:
         return True
     return entry.money == record.money and record.wallet_id in {None, entry.wallet_id}
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, TypeVar
 
 from openwebui_billing_reconcile.errors import InvalidPaymentIdError, InvalidProviderResponseError
@@ -33,6 +34,12 @@ UNDECIDED: Final = frozenset({PENDING, WAITING_FOR_CAPTURE})
 _PROVIDER_STATUSES: Final = UNDECIDED | {SUCCEEDED, CANCELED}
 
 TOPUP: Final = "topup"
+
+RECONCILED_BY: Final = "reconciled_by"
+CAPTURED_AT: Final = "captured_at"
+RELEASE_ID: Final = "release_id"
+"""Keys in the metadata that is stored with a credit of ours: which way it came, the provider's time of
+capture, and which release it was. A webhook leaves none, so lost ones can be counted from the tables."""
 
 
 def parse_payment_id(value: object) -> str:
@@ -105,6 +112,16 @@ class ProviderPayment:
     metadata: Mapping[str, Any]
     malformed: frozenset[str]
 
+    @property
+    def held(self) -> Money | None:
+        """What the provider holds of this payment: paid less refunded; ``None`` where that cannot be told."""
+        if self.amount is None or "refunded_amount" in self.malformed:
+            return None
+        refunded = self.refunded or Money(0, self.amount.currency)
+        if refunded.currency != self.amount.currency or refunded.kopeks > self.amount.kopeks:
+            return None
+        return Money(self.amount.kopeks - refunded.kopeks, self.amount.currency)
+
     @classmethod
     def parse(cls, answer: object, payment_id: str) -> ProviderPayment:
         """Parse the provider's answer about the payment ``payment_id``.
@@ -142,6 +159,15 @@ class ProviderPayment:
         )
 
 
+def parse_listed(item: object) -> ProviderPayment | None:
+    """Parse an item of the provider's list; ``None`` where it is no payment."""
+    payment_id = item.get("id") if isinstance(item, Mapping) else None
+    try:
+        return ProviderPayment.parse(item, parse_payment_id(payment_id))
+    except (InvalidPaymentIdError, InvalidProviderResponseError):
+        return None
+
+
 class _Fields:
     """Reads fields one by one and remembers those that were there and could not be read."""
 
@@ -175,6 +201,15 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value and value.isprintable() else None
 
 
+def parse_time(text: object) -> float | None:
+    """Return the epoch seconds of a provider's timestamp; ``None`` where it is none with an offset."""
+    try:
+        moment = datetime.fromisoformat(str(text))
+        return moment.timestamp() if moment.tzinfo else None
+    except (ValueError, OverflowError):
+        return None
+
+
 def _kopeks(value: object) -> int | None:
     """Metadata values are strings at the provider; the host sends an int, so both are read."""
     if not isinstance(value, int | str):
@@ -197,12 +232,16 @@ class PaymentRecord:
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """A top-up entry of the host's ledger that names the payment: the money itself."""
+    """A top-up entry of the host's ledger that names the payment: the money itself.
+
+    ``release_id`` is there where an administrator released a held payment by it.
+    """
 
     id: str
     user_id: str
     wallet_id: str
     money: Money
+    release_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +270,27 @@ class LocalState:
         """The record's status; ``None`` where there is no record."""
         return self.record.status if self.record else None
 
+    @property
+    def money(self) -> Money | None:
+        """What was ordered, or else credited; ``None`` where there is neither."""
+        if self.record:
+            return self.record.money
+        return self.topups[0].money if self.topups else None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditedTopup:
+    """A credit in the ledger. ``credited_at`` is in epoch seconds.
+
+    ``reconciled_by`` is the way it came, ``None`` for the webhook; ``captured_at`` is the provider's text.
+    """
+
+    payment_id: str
+    money: Money
+    credited_at: int
+    reconciled_by: str | None
+    captured_at: str | None
+
 
 @dataclass(frozen=True, slots=True)
 class OpenTopup:
@@ -254,6 +314,24 @@ class ReconcileResult:
     provider_status: str
     payment_status: str | None
     credited: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseResult:
+    """What a release did, or would do where it was not confirmed; then ``credited`` is false.
+
+    As ``ReconcileResult``. ``amount_kopeks`` of ``currency`` go to the wallet ``wallet_id`` of ``user_id``;
+    ``None`` for a wallet that is yet to be created.
+    """
+
+    payment_id: str
+    provider_status: str
+    payment_status: str | None
+    credited: bool
+    amount_kopeks: int
+    currency: str
+    user_id: str
+    wallet_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -18,7 +18,6 @@ from typing import Any, Final, TypeVar
 from cachetools import TTLCache
 
 from openwebui_billing_reconcile.errors import (
-    InvalidProviderResponseError,
     NotConfiguredError,
     PaymentHeldError,
     ProviderRejectedError,
@@ -26,11 +25,12 @@ from openwebui_billing_reconcile.errors import (
     ProviderUnavailableError,
     ReconcileError,
 )
-from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, Way
+from openwebui_billing_reconcile.hookspecs import ListingGateway, Way
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import CANCELED, OpenTopup, ReconcileResult
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
+from .captured import captured_pages
 from .election import Election
 
 log = logging.getLogger(__name__)
@@ -59,9 +59,6 @@ MAX_OPEN_QUERIES: Final = 20
 QUERY_INTERVAL: Final = 1.0
 """Seconds between two of these queries, so that people's own come first."""
 
-PAGE_INTERVAL: Final = 0.2
-"""Seconds between two pages of the list: reading one takes the interpreter from everybody for a moment."""
-
 LOOKUP_SIZE: Final = 200
 """Listed payments, two pages, that are looked up in one statement."""
 
@@ -78,7 +75,10 @@ _MAX_REMEMBERED: Final = 10_000
 
 @dataclass(slots=True)
 class Pass:
-    """What one pass did. ``began_at`` is in epoch seconds, ``seconds`` how long it took."""
+    """What one pass did. ``began_at`` is in epoch seconds, ``seconds`` how long it took.
+
+    ``is_complete``: the provider's list was read to its end, and open top-ups were asked about.
+    """
 
     began_at: float
     seconds: float = 0.0
@@ -90,6 +90,7 @@ class Pass:
     others: int = 0
     """Payments of the shop that are no top-ups of this host."""
     unreadable: int = 0
+    is_complete: bool = False
 
     def __str__(self) -> str:
         counts = "credited", "canceled", "held", "failed", "listed", "others", "unreadable"
@@ -99,8 +100,15 @@ class Pass:
 class Sweep:
     """Makes passes over one host's top-ups. Belongs to one event loop."""
 
-    def __init__(self, host: OpenWebUIHost, reconciler: Reconciler, interval: float) -> None:
-        """``interval`` is the number of seconds from one pass to the next."""
+    def __init__(
+        self,
+        host: OpenWebUIHost,
+        reconciler: Reconciler,
+        interval: float,
+        on_pass: Callable[[Pass], None] = lambda done: None,
+    ) -> None:
+        """``interval`` is the number of seconds from one pass to the next; ``on_pass`` is told of each."""
+        self._on_pass = on_pass
         self._host = host
         self._reconciler = reconciler
         self._interval = interval
@@ -144,6 +152,7 @@ class Sweep:
             if self._host.wallet_enabled:
                 await self._settle_captured(done)
                 await self._ask_about_open(done)
+            done.is_complete = True
         except Exception as error:  # noqa: BLE001 - see the docstring
             is_throttled = isinstance(error, ProviderThrottledError)
             self._log_failure(error)
@@ -151,6 +160,7 @@ class Sweep:
         done.seconds = time.time() - done.began_at
         if done.credited or done.canceled:
             log.info("Top-up sweep: %s seconds=%.1f", done, done.seconds)
+        self._on_pass(done)
         return done
 
     async def _settle_captured(self, done: Pass) -> None:
@@ -168,7 +178,7 @@ class Sweep:
         """Yield what is listed, as much as is looked up at once; also what precedes a page that fails."""
         items: list[object] = []
         try:
-            async for page in self._pages(gateway, since):
+            async for page in captured_pages(self._reconciler.list_captured, gateway, since):
                 items += page.items
                 if len(items) >= LOOKUP_SIZE:
                     yield items
@@ -177,20 +187,6 @@ class Sweep:
             yield items
             raise
         yield items
-
-    async def _pages(self, gateway: ListingGateway, since: float) -> AsyncIterator[CapturedPage]:
-        cursor: str | None = None
-        cursors: set[str] = set()
-        while True:
-            page = await self._reconciler.list_captured(gateway, since, cursor)
-            yield page
-            cursor = page.next_cursor
-            if cursor is None:
-                return
-            if cursor in cursors:
-                raise InvalidProviderResponseError("Payment provider's list does not end")
-            cursors.add(cursor)
-            await asyncio.sleep(PAGE_INTERVAL)
 
     async def _settle_listed(self, gateway: ListingGateway, items: list[object], done: Pass) -> None:
         if not items:

@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+OnQuery = Callable[[str, str], None]
+
 MAX_QUERIES_IN_FLIGHT: Final = 10
 """Queries at a time about one account at a provider, per event loop."""
 
@@ -48,6 +50,14 @@ LIST_TIMEOUT: Final = 15.0
 
 _IDLE_SECONDS: Final = 120.0  # without a query for so long, the poll schedule starts anew
 _MAX_PAYMENTS: Final = 1024  # remembered at a time; the one idle longest is forgotten first
+
+
+async def charge_nothing() -> None:
+    """What a new query costs that is charged already, or that nobody asked for."""
+
+
+def ignore_query(kind: str, outcome: str) -> None:
+    """What is done after a query that nobody counts."""
 
 
 class QueryState:
@@ -74,11 +84,14 @@ class ProviderClient:
         clock: Callable[[], float] = time.monotonic,
         *,
         cooldown: Cooldown | None = None,
+        on_query: OnQuery = ignore_query,
     ) -> None:
         """``deadline`` is the longest wait for one answer, in seconds, the wait for a slot included.
 
-        ``cooldown`` is the one to share with other clients, if any; ``clock`` counts seconds.
+        ``cooldown`` is the one to share with other clients, if any; ``clock`` counts seconds. ``on_query`` is
+        called after each query with "payment" or "list", and "answered", "not_found" or an error's code.
         """
+        self._on_query = on_query
         self._deadline = deadline
         self._cooldown = cooldown or Cooldown(clock=clock)
         self._clock = clock
@@ -94,7 +107,7 @@ class ProviderClient:
         gateway: PaymentGateway,
         payment_id: str,
         *,
-        on_new_query: Callable[[], Awaitable[None]],
+        on_new_query: Callable[[], Awaitable[None]] = charge_nothing,
         max_age: float = ANSWER_TTL,
     ) -> ProviderPayment | None:
         """Return the payment as the provider tells it, ``None`` when the provider does not know it.
@@ -137,7 +150,9 @@ class ProviderClient:
         Raises as ``fetch`` does. A list is a query as any other: it waits for a slot and heeds the cooldown.
         """
         try:
-            page = await self._exchange(gateway, LIST_TIMEOUT, lambda: gateway.list_captured(since, cursor))
+            page = await self._exchange(
+                "list", gateway, LIST_TIMEOUT, lambda: gateway.list_captured(since, cursor)
+            )
         except PaymentNotFoundError as error:  # a gateway's mistake: a list that is not there is no list
             raise ProviderUnavailableError from error
         if not isinstance(page, CapturedPage):
@@ -151,23 +166,32 @@ class ProviderClient:
             return ProviderPayment.parse(await gateway.get_payment(payment_id), payment_id)
 
         try:
-            payment = await self._exchange(gateway, self._deadline, get)
+            payment = await self._exchange("payment", gateway, self._deadline, get)
         except PaymentNotFoundError:
             payment = None
         state.answered_at = self._clock()
         return payment
 
     async def _exchange(
-        self, gateway: PaymentGateway, seconds: float, query: Callable[[], Awaitable[T]]
+        self, kind: str, gateway: PaymentGateway, seconds: float, query: Callable[[], Awaitable[T]]
     ) -> T:
+        outcome = "answered"
         try:
             async with asyncio.timeout(seconds), self._slots[_account(gateway)]:
                 await self._check_cooldown(gateway)  # one may have begun while this query waited for its slot
                 return await query()
-        except (ReconcileError, PaymentNotFoundError):
+        except PaymentNotFoundError:
+            outcome = "not_found"
+            raise
+        except ReconcileError as error:
+            outcome = error.reason
             raise
         except Exception as error:
-            raise await self._translate_error(gateway, error) from error
+            translated = await self._translate_error(gateway, error)
+            outcome = translated.reason
+            raise translated from error
+        finally:
+            self._on_query(kind, outcome)
 
     async def _translate_error(self, gateway: PaymentGateway, error: Exception) -> ReconcileError:
         # Names only: what a provider or a network library wrote into the text stays out of our log.

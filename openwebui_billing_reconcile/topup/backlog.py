@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from openwebui_billing_reconcile.errors import ReconcileError
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide_locally, owner_of
 from openwebui_billing_reconcile.money.values import (
@@ -16,7 +15,7 @@ from openwebui_billing_reconcile.money.values import (
     OpenTopup,
     ProviderPayment,
     Wallet,
-    parse_payment_id,
+    parse_listed,
 )
 
 from .settle import database_errors, needs_repair
@@ -63,7 +62,7 @@ class Backlog:
 
     def unsettled(self, items: Sequence[object]) -> Unsettled:
         """Return the payments of a page of the provider's list that are this host's and not settled yet."""
-        readable = [payment for payment in map(_parse, items) if payment is not None]
+        readable = [payment for payment in map(parse_listed, items) if payment is not None]
         with database_errors("captured payments"):
             states = self._ledger.read_many([payment.id for payment in readable])
             wallets = self._wallets_of([p for p in readable if states[p.id] == LocalState()])
@@ -86,11 +85,3 @@ class Backlog:
 
 def _is_settled(local: LocalState, user_id: str) -> bool:
     return isinstance(decide_locally(local, user_id), AlreadyCredited) and not needs_repair(local)
-
-
-def _parse(item: object) -> ProviderPayment | None:
-    payment_id = item.get("id") if isinstance(item, Mapping) else None
-    try:
-        return ProviderPayment.parse(item, parse_payment_id(payment_id))
-    except ReconcileError:
-        return None

@@ -10,9 +10,9 @@ from typing import Literal
 
 from cachetools import LRUCache
 
+from openwebui_billing_reconcile.errors import PaymentHeldError
 from openwebui_billing_reconcile.hookspecs import Hooks, TopupEvent, Way
-from openwebui_billing_reconcile.money.rules import HoldReason
-from openwebui_billing_reconcile.money.values import LedgerEntry
+from openwebui_billing_reconcile.money.values import LedgerEntry, parse_time
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _MAX_BACKLOG = 1000
 
 
 class EventDispatcher:
-    """Reports each credit and cancellation; each hold, and what would be done, once in this process.
+    """Reports credits, cancellations and holds; what would be done, once in this process.
 
     Listeners run one after the other on a thread of their own, so a slow one delays no answer. When they are
     more than 1,000 events behind they miss the newest, and a log line says so.
@@ -34,17 +34,25 @@ class EventDispatcher:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def credited(self, payment_id: str, entry: LedgerEntry, way: Way) -> None:
-        """Report that this payment's credit is now in the ledger."""
-        self._credit("credited", payment_id, entry, way)
+    def credited(self, payment_id: str, entry: LedgerEntry, way: Way, captured_at: str | None) -> None:
+        """Report that this payment's credit is now in the ledger.
+
+        ``captured_at`` is the provider's text.
+        """
+        self._credit("credited", payment_id, entry, way, captured_at)
 
     def would_credit(self, payment_id: str, credit: LedgerEntry, way: Way) -> None:
         """Report that ``credit`` would be entered for this payment, were we not only observing."""
         if self._is_first(payment_id, "would_credit"):
-            self._credit("would_credit", payment_id, credit, way)
+            self._credit("would_credit", payment_id, credit, way, None)
 
     def _credit(
-        self, outcome: Literal["credited", "would_credit"], payment_id: str, entry: LedgerEntry, way: Way
+        self,
+        outcome: Literal["credited", "would_credit"],
+        payment_id: str,
+        entry: LedgerEntry,
+        way: Way,
+        captured_at: str | None,
     ) -> None:
         log.info(
             "Top-up %s: payment=%s user=%s wallet=%s kopeks=%d currency=%s way=%s",
@@ -66,6 +74,7 @@ class EventDispatcher:
                 wallet_id=entry.wallet_id,
                 amount_kopeks=entry.money.kopeks,
                 currency=entry.money.currency,
+                captured_at=parse_time(captured_at),
             )
         )
 
@@ -73,18 +82,29 @@ class EventDispatcher:
         """Report that the provider canceled this payment and the host's record now says so."""
         self._dispatch(TopupEvent("canceled", payment_id, user_id, way, at=time.time()))
 
-    def held(self, payment_id: str, user_id: str, reason: HoldReason, way: Way) -> None:
+    def held(self, payment_id: str, user_id: str, held: PaymentHeldError, way: Way) -> None:
         """Report that this payment is not credited and a person has to look."""
-        if not self._is_first(payment_id, reason):
-            return
         log.warning(
-            "Top-up held, nothing credited: payment=%s user=%s reason=%s way=%s",
+            "Top-up held, nothing credited: payment=%s user=%s reason=%s kopeks=%s currency=%s way=%s",
             payment_id,
             user_id,
-            reason.value,
+            held.reason,
+            held.amount_kopeks,
+            held.currency,
             way.value,
         )
-        self._dispatch(TopupEvent("held", payment_id, user_id, way, at=time.time(), reason=reason.value))
+        self._dispatch(
+            TopupEvent(
+                outcome="held",
+                payment_id=payment_id,
+                user_id=user_id,
+                way=way,
+                at=time.time(),
+                amount_kopeks=held.amount_kopeks,
+                currency=held.currency,
+                reason=held.reason,
+            )
+        )
 
     def would_cancel(self, payment_id: str, user_id: str, way: Way) -> None:
         """Report that this payment's record would be canceled, were we not only observing."""

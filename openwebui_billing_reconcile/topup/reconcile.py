@@ -6,35 +6,19 @@ The event loop reads once, asks, and hands over to ``Settlement.settle`` on one 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from openwebui_billing_reconcile.concurrency import (
-    InFlight,
-    InFlightLimit,
-    InFlightLimitError,
-    KeyedLock,
-    PerLoop,
-    SerialThread,
-    SingleFlight,
-    TaskSet,
-)
 from openwebui_billing_reconcile.errors import (
-    NotConfiguredError,
+    PaymentHeldError,
     PaymentNotOwnedError,
-    RateLimitedError,
     ReconcileError,
-    StillBeingCheckedError,
-    UnexpectedError,
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway, Way
-from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
     Hold,
@@ -53,22 +37,12 @@ from openwebui_billing_reconcile.money.values import (
     VisitedTopup,
     parse_payment_id,
 )
-from openwebui_billing_reconcile.provider.client import ANSWER_TTL, ProviderClient
-from openwebui_billing_reconcile.provider.cooldown import Cooldown
-from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
-from openwebui_billing_reconcile.provider.shared_redis import open_redis
-from openwebui_billing_reconcile.settings import Mode, Settings
+from openwebui_billing_reconcile.provider.client import ANSWER_TTL, charge_nothing
+from openwebui_billing_reconcile.settings import Mode
 
 from .backlog import Backlog, Unsettled
-from .events import EventDispatcher
-from .settle import Observation, ReconcileCall, Settlement, needs_repair
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-REPLY_TIMEOUT: Final = 12.0
-"""The longest a caller waits for the whole reply, in seconds."""
+from .resources import REPLY_TIMEOUT, LoopResources, Resources, reply
+from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
 
 REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
@@ -76,64 +50,17 @@ REPAIR_TIMEOUT: Final = 1.0
 WALLET_TIMEOUT: Final = 3.0
 """The longest a call waits for a wallet's row that somebody else holds, in seconds."""
 
-MAX_PAYMENTS_UNDER_WAY: Final = 6
-"""Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
-
 _WALLET_RETRY: Final = 0.03  # seconds
-
-# Four threads in all, a small part of the host's pool of 5 + 10 connections.
-_SPARE_THREADS: Final = 3
-_OVERDUE_AFTER: Final = 1.0  # seconds
-
-
-class _LoopState:
-    """What the calls of one event loop share."""
-
-    def __init__(self, deadline: float, cooldown: Cooldown) -> None:
-        self.provider = ProviderClient(deadline, cooldown=cooldown)
-        self.tasks = TaskSet()
-        self.single_flight = SingleFlight(self.tasks)
-        self.user_locks = KeyedLock()
-        self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
-        self.settling = InFlight()
-        self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
-
-    @asynccontextmanager
-    async def write_slot(self, user_id: str) -> AsyncIterator[None]:
-        """Hold the user's lock and a thread's slot: one call at a time decides and writes for a user.
-
-        So a stuck wallet holds up its owner and one thread. Raises ``StillBeingCheckedError`` when lock
-        and slot cannot be had within ``REPLY_TIMEOUT``.
-        """
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(REPLY_TIMEOUT):
-                    await held.enter_async_context(self.user_locks(user_id))
-                    await held.enter_async_context(self.thread.slot())
-            except TimeoutError:
-                raise StillBeingCheckedError from None
-            yield
-
-    async def write(self, user_id: str, work: Callable[[], T]) -> T:
-        """Run ``work`` on a thread, in the user's write slot."""
-        async with self.write_slot(user_id):
-            return await self.thread.run(work)
 
 
 class Reconciler:
     """Reconciles top-ups of one host. Used from any number of event loops."""
 
-    def __init__(self, host: OpenWebUIHost, settings: Settings) -> None:
-        self._host = host
-        self._settings = settings
-        redis = open_redis(host.redis_url, host.redis_key_prefix)
-        cooldown = Cooldown(redis)
-        self._rate_limiter = RateLimiter(settings.rate_limit, redis)
-        ledger = Ledger(host)
-        settlement = Observation if settings.mode is Mode.OBSERVE else Settlement
-        self._settlement = settlement(ledger, EventDispatcher(host.hook))
-        self._backlog = Backlog(ledger)
-        self._loops = PerLoop(lambda: _LoopState(settings.deadline_seconds, cooldown))
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        settlement = Observation if resources.settings.mode is Mode.OBSERVE else Settlement
+        self._settlement = settlement(resources.ledger, resources.events)
+        self._backlog = Backlog(resources.ledger)
 
     async def reconcile(
         self, service: Any, user_id: str, payment_id: object, way: Way = Way.RETURN
@@ -145,16 +72,16 @@ class Reconciler:
         """
         expires_at = time.monotonic() + REPLY_TIMEOUT
         call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at, way)
-        async with _reply():
-            return await self._reconcile(call, self._loops.get())
+        async with reply():
+            return await self._reconcile(call, self._resources.of_loop())
 
     async def reconcile_open(self, service: Any, user_id: str) -> list[VisitedTopup]:
         """Reconcile the user's open top-ups of the last 24 hours, the newest five, each with its own outcome.
 
         Raises as ``reconcile`` does, but only where they cannot be listed.
         """
-        shared = self._loops.get()
-        async with _reply():
+        shared = self._resources.of_loop()
+        async with reply():
             list_open = partial(self._backlog.open_of_user, user_id)
             slot, key = shared.thread.slot(), ("list", user_id)
             payment_ids = await shared.single_flight.run(key, slot, partial(shared.thread.run, list_open))
@@ -178,63 +105,58 @@ class Reconciler:
         """
         expires_at = time.monotonic() + REPLY_TIMEOUT
         call = ReconcileCall(service, user_id, payment.id, expires_at, Way.SWEEP)
-        shared = self._loops.get()
-        async with _reply():
-            return await shared.tasks.run(self._settle(call, shared, payment, self._shop(gateway)))
+        shared = self._resources.of_loop()
+        async with reply():
+            return await shared.tasks.run(self._settle(call, shared, payment, self._resources.shop(gateway)))
 
     async def list_captured(self, gateway: ListingGateway, since: float, cursor: str | None) -> CapturedPage:
         """Return a page of the provider's list; see ``ProviderClient.list_captured``."""
-        return await self._loops.get().provider.list_captured(gateway, since, cursor)
+        return await self._resources.of_loop().provider.list_captured(gateway, since, cursor)
 
     async def find_unsettled(self, items: Sequence[object]) -> Unsettled:
         """Return what a page of the provider's list leaves to do; see ``Backlog.unsettled``."""
-        return await self._on_thread(partial(self._backlog.unsettled, items))
+        return await self._resources.of_loop().read(partial(self._backlog.unsettled, items))
 
     async def list_open(self, since: float, until: float, after: OpenTopup | None) -> list[OpenTopup]:
         """Return a page of the host's open top-ups; see ``Backlog.open``."""
-        return await self._on_thread(partial(self._backlog.open, since, until, after))
-
-    async def _on_thread(self, work: Callable[[], T]) -> T:
-        thread = self._loops.get().thread
-        async with thread.slot():
-            return await thread.run(work)
+        return await self._resources.of_loop().read(partial(self._backlog.open, since, until, after))
 
     def retry_after(self, payment_id: str) -> int:
         """Return the seconds after which to poll again for an undecided payment."""
-        return self._loops.get().provider.retry_after(payment_id)
+        return self._resources.of_loop().provider.retry_after(payment_id)
 
-    async def _reconcile(self, call: ReconcileCall, shared: _LoopState) -> ReconcileResult:
+    async def _reconcile(self, call: ReconcileCall, shared: LoopResources) -> ReconcileResult:
         with shared.payments_under_way.track(call.user_id, call.payment_id):
             local = await self._read(call, shared)  # dropped, where the caller leaves before it has begun
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
             return await self._complete(call, shared, local, decision.entry)
         if isinstance(decision, NotOwned):
-            await self._rate_limiter.hit(call.user_id)
+            await self._resources.rate_limiter.hit(call.user_id)
             raise PaymentNotOwnedError
-        gateway = self._host.hook.payment_gateway(host=self._host, payment_id=call.payment_id)
-        if gateway is None:
-            raise NotConfiguredError
+        gateway = self._resources.gateway(call.payment_id)
         if isinstance(decision, Hold):
-            self._settlement.report_held(call, decision.reason)
+            held = held_error(decision.reason, local.money)
+            await self._report_held(call, held)
+            raise held
         # From here on the work belongs to nobody's request: a client that disconnects cancels nothing.
         return await shared.tasks.run(self._fetch_and_settle(call, shared, local, gateway))
 
-    async def _read(self, call: ReconcileCall, shared: _LoopState) -> LocalState:
+    async def _read(self, call: ReconcileCall, shared: LoopResources) -> LocalState:
         read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
         return await shared.single_flight.run(key, shared.thread.slot(), partial(shared.thread.run, read))
 
     async def _fetch_and_settle(
-        self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
+        self, call: ReconcileCall, shared: LoopResources, local: LocalState, gateway: PaymentGateway
     ) -> ReconcileResult:
         with shared.payments_under_way.track(call.user_id, call.payment_id):
             payment = await self._fetch(call, shared, local, gateway)
             with shared.settling.track((call.user_id, call.payment_id)):
-                return await self._settle_when_free(call, shared, payment, self._shop(gateway))
+                return await self._settle_when_free(call, shared, payment, self._resources.shop(gateway))
 
     async def _settle_when_free(
-        self, call: ReconcileCall, shared: _LoopState, payment: ProviderPayment | None, shop: Shop
+        self, call: ReconcileCall, shared: LoopResources, payment: ProviderPayment | None, shop: Shop
     ) -> ReconcileResult:
         gives_up_at = time.monotonic() + WALLET_TIMEOUT
         while True:
@@ -246,10 +168,14 @@ class Reconciler:
                 await asyncio.sleep(_WALLET_RETRY)
 
     async def _fetch(
-        self, call: ReconcileCall, shared: _LoopState, local: LocalState, gateway: PaymentGateway
+        self, call: ReconcileCall, shared: LoopResources, local: LocalState, gateway: PaymentGateway
     ) -> ProviderPayment | None:
         # The person's rate limit is for what the person asks.
-        hit = _charge_nothing if call.way is Way.SWEEP else partial(self._rate_limiter.hit, call.user_id)
+        hit = (
+            charge_nothing
+            if call.way is Way.SWEEP
+            else partial(self._resources.rate_limiter.hit, call.user_id)
+        )
         is_owned = local.record is not None
         if not is_owned:
             # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
@@ -260,20 +186,28 @@ class Reconciler:
         return await shared.provider.fetch(
             gateway,
             call.payment_id,
-            on_new_query=hit if is_owned else _charge_nothing,
+            on_new_query=hit if is_owned else charge_nothing,
             max_age=REPLY_TIMEOUT if is_settling else ANSWER_TTL,
         )
 
     async def _settle(
-        self, call: ReconcileCall, shared: _LoopState, payment: ProviderPayment | None, shop: Shop
+        self, call: ReconcileCall, shared: LoopResources, payment: ProviderPayment | None, shop: Shop
     ) -> ReconcileResult:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
         slot = shared.write_slot(call.user_id)
-        return await shared.single_flight.run(key, slot, partial(shared.thread.run, settle))
+        try:
+            return await shared.single_flight.run(key, slot, partial(shared.thread.run, settle))
+        except PaymentHeldError as held:
+            await self._report_held(call, held)
+            raise
+
+    async def _report_held(self, call: ReconcileCall, held: PaymentHeldError) -> None:
+        if await self._resources.holds_reported.is_first(f"{call.payment_id}:{held.reason}"):
+            self._resources.events.held(call.payment_id, call.user_id, held, call.way)
 
     async def _complete(
-        self, call: ReconcileCall, shared: _LoopState, local: LocalState, entry: LedgerEntry
+        self, call: ReconcileCall, shared: LoopResources, local: LocalState, entry: LedgerEntry
     ) -> ReconcileResult:
         """Answer from the ledger alone; a status left behind is put right, if that works at once."""
         complete = partial(self._settlement.complete, call, local, entry, SUCCEEDED)
@@ -284,32 +218,3 @@ class Reconciler:
                 async with asyncio.timeout(REPAIR_TIMEOUT):
                     return await shared.tasks.run(shared.write(call.user_id, complete))
         return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)
-
-    def _shop(self, gateway: PaymentGateway) -> Shop:
-        accepts_test = self._settings.accept_test_payments
-        return Shop(
-            account_id=gateway.account_id,
-            accepts_test_payments=gateway.is_test_shop is True if accepts_test is None else accepts_test,
-            default_currency=self._host.default_currency,
-        )
-
-
-@asynccontextmanager
-async def _reply() -> AsyncIterator[None]:
-    """Bound a reply's time, and raise nothing but ``ReconcileError``."""
-    try:
-        async with asyncio.timeout(REPLY_TIMEOUT):
-            yield
-    except ReconcileError:
-        raise
-    except TimeoutError:
-        raise StillBeingCheckedError from None
-    except InFlightLimitError:
-        raise RateLimitedError(retry_after=1) from None
-    except Exception as error:
-        log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
-        raise UnexpectedError from error
-
-
-async def _charge_nothing() -> None:
-    """What a new query costs that is charged already, or that nobody asked for."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, NoReturn, assert_never
+from typing import Any, Final, assert_never
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -42,11 +42,14 @@ from openwebui_billing_reconcile.money.rules import (
 )
 from openwebui_billing_reconcile.money.values import (
     CANCELED,
+    CAPTURED_AT,
     PENDING,
+    RECONCILED_BY,
     REPAIRABLE,
     SUCCEEDED,
     LedgerEntry,
     LocalState,
+    Money,
     ProviderPayment,
     ReconcileResult,
 )
@@ -54,11 +57,6 @@ from openwebui_billing_reconcile.money.values import (
 from .events import EventDispatcher
 
 log = logging.getLogger(__name__)
-
-RECONCILED_BY: Final = "reconciled_by"
-CAPTURED_AT: Final = "captured_at"
-"""Two keys in the metadata that the host's path stores with a payment: which way its credit came, and the
-provider's time of capture. A webhook leaves none, so the share of lost ones can be read from the tables."""
 
 _PROGRAMMING_ERRORS: Final = (AttributeError, ImportError, NameError, TypeError)
 """Errors that the next call meets as well."""
@@ -115,11 +113,11 @@ class Settlement:
             local, wallet = self._ledger.read_with_wallet(call.payment_id, payment, call.user_id)
         match decide(payment, local, wallet, call.user_id, shop):
             case AlreadyCredited(entry):
-                return self.complete(call, local, entry, payment.status)
+                return self.complete(call, local, entry, payment.status, payment.captured_at)
             case NotOwned():
                 raise PaymentNotOwnedError
             case Hold(reason):
-                self.report_held(call, reason)
+                raise held_error(reason, payment.held or local.money)
             case StillPending():
                 return _result(call, local, payment.status)
             case Cancel():
@@ -130,7 +128,12 @@ class Settlement:
                 assert_never(never)
 
     def complete(
-        self, call: ReconcileCall, local: LocalState, entry: LedgerEntry, provider_status: str
+        self,
+        call: ReconcileCall,
+        local: LocalState,
+        entry: LedgerEntry,
+        provider_status: str,
+        captured_at: str | None = None,
     ) -> ReconcileResult:
         """Answer that ``entry`` proves the credit; report it where a call of ours entered it.
 
@@ -138,15 +141,11 @@ class Settlement:
         change the answer. Blocks only where ``needs_repair``.
         """
         if self._ledger.take_entered(entry):
-            self._events.credited(call.payment_id, entry, call.way)
+            way = Way.RELEASE if entry.release_id else call.way
+            self._events.credited(call.payment_id, entry, way, captured_at)
         if needs_repair(local):
             local = self._mark_succeeded(call) or local
         return _result(call, local, provider_status, credited=True)
-
-    def report_held(self, call: ReconcileCall, reason: HoldReason) -> NoReturn:
-        """Report a payment that does not add up. Raises ``PaymentHeldError``. Does not block."""
-        self._events.held(call.payment_id, call.user_id, reason, call.way)
-        raise PaymentHeldError(reason.message, reason=reason.value)
 
     def _settle_unknown(self, call: ReconcileCall) -> ReconcileResult:
         local = self.read(call)
@@ -190,9 +189,9 @@ class Settlement:
         local = self.read(call)
         match decide_locally(local, call.user_id):
             case AlreadyCredited(entry):
-                return self.complete(call, local, entry, payment.status)
+                return self.complete(call, local, entry, payment.status, payment.captured_at)
             case Hold(reason):
-                self.report_held(call, reason)
+                raise held_error(reason, payment.held or local.money)
             case NotOwned() | None:
                 if isinstance(failure, _PROGRAMMING_ERRORS):
                     raise UnexpectedError from failure
@@ -244,6 +243,12 @@ class Observation(Settlement):
 
     def _mark_succeeded(self, call: ReconcileCall) -> LocalState | None:
         return None
+
+
+def held_error(reason: HoldReason, money: Money | None) -> PaymentHeldError:
+    """Return the error for a payment that does not add up; ``money`` is at stake."""
+    amount, currency = (money.kopeks, money.currency) if money else (None, None)
+    return PaymentHeldError(reason.message, reason=reason.value, amount_kopeks=amount, currency=currency)
 
 
 def needs_repair(local: LocalState) -> bool:

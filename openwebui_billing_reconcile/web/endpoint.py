@@ -2,50 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import ClientDisconnect
 
-from openwebui_billing_reconcile.errors import (
-    InvalidPaymentIdError,
-    InvalidProviderResponseError,
-    PaymentHeldError,
-    PaymentNotOwnedError,
-    ProviderRejectedError,
-    RateLimitedError,
-    ReconcileError,
-)
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN, UNDECIDED, parse_payment_id
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
-log = logging.getLogger(__name__)
+from .wire import PATH, RETRY_AFTER, WALLET_DISABLED, documented, http_error, json_body, read_json
 
-PATH = "/topup/reconcile"
 PENDING_PATH = f"{PATH}/pending"
-_MAX_BODY_BYTES = 4096
 _HELD = frozenset(reason.value for reason in HoldReason)
-_JSON = re.compile(r"application/([^/]+\+)?json", re.IGNORECASE)
-
-# The first match counts. The plain families come last: a host may replace our method by one of its own.
-_STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (InvalidPaymentIdError, 400),
-    (PaymentNotOwnedError, 403),
-    (PaymentHeldError, 409),
-    (RateLimitedError, 429),
-    (ProviderRejectedError, 502),
-    (InvalidProviderResponseError, 502),
-    (ReconcileError, 503),
-    (ValueError, 400),
-    (PermissionError, 403),
-)
+_EXAMPLE = '{"payment_id": "…"}'
 
 
 class TopupReconcileRequest(BaseModel):
@@ -94,57 +66,28 @@ class PendingTopupsResponse(BaseModel):
     payments: list[VisitedTopupResponse]
 
 
-class ErrorDetail(BaseModel):
-    """Every error's body, as FastAPI's own."""
-
-    detail: str
-
-
-_RETRY_AFTER = {
-    "Retry-After": {
-        "description": "Seconds after which to ask again.",
-        "schema": {"type": "integer", "minimum": 1},
-    }
-}
-
-
-def _documented(description: str, *, retry: bool = False) -> dict[str, Any]:
-    return {
-        "model": ErrorDetail,
-        "description": description,
-        **({"headers": _RETRY_AFTER} if retry else {}),
-    }
-
-
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The state of the payment. Retry-After is there while it is undecided.",
-        "headers": _RETRY_AFTER,
+        "headers": RETRY_AFTER,
     },
-    400: _documented("The body or payment_id is not valid."),
-    401: _documented("Not signed in."),
-    403: _documented("The payment is not proved to be the user's."),
-    404: _documented("The billing wallet is disabled."),
-    409: _documented("It does not add up, or is not a top-up; nothing was credited."),
-    429: _documented("This user has caused too many provider queries.", retry=True),
-    502: _documented("The provider rejected the query, or its response is not valid."),
-    503: _documented("Not configured, or a later call can succeed.", retry=True),
+    400: documented("The body or payment_id is not valid."),
+    401: documented("Not signed in."),
+    403: documented("The payment is not proved to be the user's."),
+    404: documented("The billing wallet is disabled."),
+    409: documented("It does not add up, or is not a top-up; nothing was credited."),
+    429: documented("This user has caused too many provider queries.", retry=True),
+    502: documented("The provider rejected the query, or its response is not valid."),
+    503: documented("Not configured, or a later call can succeed.", retry=True),
 }
 _PENDING_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The user's open top-ups. Retry-After is there while one is undecided.",
-        "headers": _RETRY_AFTER,
+        "headers": RETRY_AFTER,
     },
     401: _RESPONSES[401],
     404: _RESPONSES[404],
     503: _RESPONSES[503],
-}
-# The body is read by hand, so that its errors are 400, and come after the host's own 401 and 404.
-_OPENAPI_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": TopupReconcileRequest.model_json_schema()}},
-    }
 }
 
 
@@ -152,7 +95,7 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
     """Return the endpoint for ``host``'s billing router."""
     router = APIRouter()
 
-    @router.post(PATH, responses=_RESPONSES, openapi_extra=_OPENAPI_BODY)
+    @router.post(PATH, responses=_RESPONSES, openapi_extra=json_body(TopupReconcileRequest))
     async def reconcile_topup(
         request: Request, response: Response, user: Any = Depends(host.get_verified_user)
     ) -> TopupReconcileResponse:
@@ -161,14 +104,14 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
         For the user who comes back from the provider's page while its webhook is late or lost. Idempotent.
         """
         if not host.wallet_enabled:
-            raise HTTPException(404, "Billing wallet is disabled")
+            raise HTTPException(404, WALLET_DISABLED)
         try:
-            payment_id = parse_payment_id(await _payment_id_in(request))
+            payment_id = parse_payment_id((await read_json(request, _EXAMPLE)).get("payment_id"))
             result = await host.billing_service.reconcile_topup_payment(
                 user_id=user.id, payment_id=payment_id
             )
         except Exception as error:
-            raise _http_error(error, host) from error
+            raise http_error(error, host) from error
         if not result["credited"] and result["provider_status"] in UNDECIDED:
             response.headers["Retry-After"] = str(reconciler.retry_after(payment_id))
         return TopupReconcileResponse(**result)
@@ -188,11 +131,11 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
         hours, each with its own outcome. Without open top-ups nobody is asked.
         """
         if not host.wallet_enabled:
-            raise HTTPException(404, "Billing wallet is disabled")
+            raise HTTPException(404, WALLET_DISABLED)
         try:
             result = await host.billing_service.reconcile_pending_topups(user_id=user.id)
         except Exception as error:
-            raise _http_error(error, host) from error
+            raise http_error(error, host) from error
         polls = [
             reconciler.retry_after(topup["payment_id"]) for topup in filter(_is_open, result["payments"])
         ]
@@ -206,37 +149,3 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
 def _is_open(topup: Mapping[str, Any]) -> bool:
     """Whether asking again can help: the provider has not decided or not answered, and nothing is held."""
     return topup["provider_status"] in {None, *UNDECIDED} and topup.get("reason") not in _HELD
-
-
-async def _payment_id_in(request: Request) -> object:
-    # Another site's form can send a signed-in browser's cookies along, but not this content type.
-    if not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip()):
-        raise InvalidPaymentIdError("Send the header Content-Type: application/json")
-    body = b""
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > _MAX_BODY_BYTES:
-                raise InvalidPaymentIdError(f"The body is larger than {_MAX_BODY_BYTES} bytes")
-        content = json.loads(body)
-    except (ValueError, RecursionError, ClientDisconnect) as error:
-        if isinstance(error, InvalidPaymentIdError):
-            raise
-        raise InvalidPaymentIdError('Send a JSON body: {"payment_id": "…"}') from error
-    if not isinstance(content, dict):
-        raise InvalidPaymentIdError('Send a JSON object: {"payment_id": "…"}')
-    return content.get("payment_id")
-
-
-def _http_error(error: Exception, host: OpenWebUIHost) -> HTTPException:
-    status = next((status for family, status in _STATUS if isinstance(error, family)), None)
-    if status is None:
-        if not isinstance(error, RuntimeError):
-            log.error("Reconciling a top-up failed: %s", type(error).__name__)
-        return HTTPException(503, "Payment system temporarily unavailable")
-    detail = str(error)
-    if isinstance(error, ProviderRejectedError):
-        detail = host.provider_error_detail(error) or detail
-    retry_after = getattr(error, "retry_after", None)
-    headers = None if retry_after is None else {"Retry-After": str(retry_after)}
-    return HTTPException(status, detail, headers=headers)

@@ -25,6 +25,7 @@ from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.operate.sweep import Sweep
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.topup.resources import Resources
 
 SUCCEEDED = PaymentStatus.SUCCEEDED.value
 
@@ -70,7 +71,7 @@ async def make_pass() -> dict[str, float]:
     """Make one pass of the plugin's sweep, the first one of a new process."""
     counter: Counter[str] = Counter()
     _statements.set(counter)
-    sweep = Sweep(_host(), Reconciler(_host(), Settings()), interval=3600)
+    sweep = Sweep(_host(), Reconciler(Resources(_host(), Settings())), interval=3600)
     done = await sweep.make_pass()
     return {"seconds": done.seconds, "listed": done.listed, "statements": counter["statements"]}
 

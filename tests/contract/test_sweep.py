@@ -120,8 +120,11 @@ def test_what_does_not_add_up_is_held(host: Host, user: User) -> None:
         host.simulator.change(payment_id, status="succeeded", paid=True, captured_at=captured_at, **oddity)
     passes(host, 2)
     assert user.balance() == 0
-    for payment_id, reason in ((mismatch, "amount_mismatch"), (refunded, "refunded")):
-        assert f"payment={payment_id} user={user.id} reason={reason} way=sweep" in host.log
+    for payment_id, why in (
+        (mismatch, "reason=amount_mismatch kopeks=100"),
+        (refunded, "reason=refunded kopeks=99900"),
+    ):
+        assert f"payment={payment_id} user={user.id} {why} currency=RUB way=sweep" in host.log
 
 
 @pytest.mark.parametrize("fault", [{"status": 500}, THROTTLED, {"raw": "<html>"}, {"reset": True}])

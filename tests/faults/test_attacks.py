@@ -9,7 +9,7 @@ from functools import partial
 import httpx
 import pytest
 
-from openwebui_billing_reconcile.topup.reconcile import MAX_PAYMENTS_UNDER_WAY
+from openwebui_billing_reconcile.topup.resources import MAX_PAYMENTS_UNDER_WAY
 from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Simulator

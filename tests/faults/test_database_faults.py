@@ -12,7 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import Connection, text
 
-from openwebui_billing_reconcile.topup.reconcile import REPLY_TIMEOUT, WALLET_TIMEOUT
+from openwebui_billing_reconcile.topup.reconcile import WALLET_TIMEOUT
+from openwebui_billing_reconcile.topup.resources import REPLY_TIMEOUT
 from tests.support.harness.books import Books
 from tests.support.harness.host import User
 from tests.support.harness.postgres import Postgres, closing_engine

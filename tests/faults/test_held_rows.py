@@ -11,7 +11,7 @@ from functools import partial
 import httpx
 from sqlalchemy import Connection, text, update
 
-from openwebui_billing_reconcile.topup.reconcile import MAX_PAYMENTS_UNDER_WAY
+from openwebui_billing_reconcile.topup.resources import MAX_PAYMENTS_UNDER_WAY
 from tests.support.harness.books import Books
 from tests.support.harness.host import PACKAGE, User
 from tests.support.harness.waiting import wait_until

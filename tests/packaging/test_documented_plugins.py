@@ -114,4 +114,4 @@ def test_the_packaging_example_builds_installs_and_is_listed(tmp_path: Path) -> 
             arguments=("status", "--json", "--app-dir", str(HOST)),
         )
     )
-    assert status["plugins"] == ["builtin", "my_topup_plugin"]
+    assert status["plugins"] == ["builtin", "builtin_metrics", "my_topup_plugin"]

@@ -39,11 +39,11 @@ def test_a_sound_plugin_is_added_beside_a_broken_one_and_a_blocked_one(tmp_path:
     host.install("noisy", "print('imported')")
     block = {"BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS": "noisy"}
     foretold = host.status(**block)
-    assert foretold["plugins"] == ["builtin", "extra"]
+    assert foretold["plugins"] == ["builtin", "builtin_metrics", "extra"]
     assert foretold["blocked"] == ["noisy"]
     assert foretold["broken"] == {"broken": "SystemExit: gone"}
     out, log = host.run(LOOK, block)
     assert out.splitlines()[-1] == '[true, true, "extra"]'
     assert "imported" not in out
     assert "Plugin 'broken' is left out: SystemExit: gone" in log
-    assert "plugins: builtin, extra" in log
+    assert "plugins: builtin, builtin_metrics, extra" in log

@@ -14,6 +14,7 @@ from openwebui_billing_reconcile.host.requirements import DB, TABLES
 from openwebui_billing_reconcile.money.values import ReconcileResult
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.stub_host import StubHost
 
 
@@ -60,7 +61,7 @@ class Desk:
         self.provider = Provider()
         self.provider.may_answer.set()
         self.host = OpenWebUIHost(self.provider)
-        self.reconciler = Reconciler(self.host, Settings())
+        self.reconciler = Reconciler(Resources(self.host, Settings()))
 
     def add_payment(
         self,

@@ -31,7 +31,14 @@ from openwebui_billing_reconcile.host.requirements import (
 PACKAGE = "open_webui"
 SERVICE = "class BillingService:"
 CLIENT = "open_webui.utils.yookassa"
-OUR_ROUTES = ("POST /topup/reconcile", "POST /topup/reconcile/pending")
+OUR_ROUTES = (
+    "POST /topup/reconcile",
+    "POST /topup/reconcile/pending",
+    "GET /topup/reconcile/audit",
+    "POST /topup/reconcile/release",
+    "GET /topup/reconcile/report",
+)
+OUR_PLUGINS = ("builtin", "builtin_metrics")
 OUR_METHODS = ("reconcile_topup_payment", "reconcile_pending_topups")
 LEDGER_KEY = 'UniqueConstraint("reference_type", "reference_id", "type")'
 
@@ -73,6 +80,8 @@ class LedgerEntry(Base):
     reference_id: Mapped[str | None]
     reference_type: Mapped[str | None]
     idempotency_key: Mapped[str | None]
+    metadata_json: Mapped[dict[str, Any] | None]
+    created_at: Mapped[int] = mapped_column(default=0)
 
 
 class Payment(Base):
@@ -86,6 +95,7 @@ class Payment(Base):
     amount_kopeks: Mapped[int]
     currency: Mapped[str]
     metadata_json: Mapped[dict[str, Any] | None]
+    raw_payload_json: Mapped[dict[str, Any] | None]
     created_at: Mapped[int]
     updated_at: Mapped[int]
 
@@ -129,9 +139,33 @@ class WalletService:
             session.add(Wallet(id=f"wallet of {user_id}", user_id=user_id, currency=currency))
             session.commit()
 
+    def apply_topup(self, wallet_id, amount_kopeks, reference_id, reference_type, idempotency_key, expires_at, metadata):
+        from open_webui.internal.db import get_db
+        from open_webui.models.billing import LedgerEntry, Wallet
+
+        with get_db() as session:
+            if session.get(LedgerEntry, f"credit of {reference_id}") is None:
+                wallet = session.get(Wallet, wallet_id)
+                session.add(
+                    LedgerEntry(
+                        id=f"credit of {reference_id}",
+                        user_id=wallet.user_id,
+                        wallet_id=wallet.id,
+                        currency=wallet.currency,
+                        type="topup",
+                        amount_kopeks=amount_kopeks,
+                        reference_id=reference_id,
+                        reference_type=reference_type,
+                        idempotency_key=idempotency_key,
+                        metadata_json=metadata,
+                        created_at=0,
+                    )
+                )
+            session.commit()
+
 
 wallet_service = WalletService()
-""",
+""",  # noqa: E501 - one line, for "demand" and "forget"
     CLIENT: """
 def get_yookassa_client():
     return None

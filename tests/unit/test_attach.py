@@ -19,6 +19,7 @@ from tests.unit.stub_host import (
     LEDGER_KEY,
     LEDGERS_WITHOUT_KEY,
     OUR_METHODS,
+    OUR_PLUGINS,
     OUR_ROUTES,
     SERVICE,
     StubHost,
@@ -57,7 +58,7 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(
     assert (report.routes, report.methods, report.plugins) == (
         OUR_ROUTES,
         OUR_METHODS,
-        ("builtin",),
+        OUR_PLUGINS,
     )
     assert (
         f"is attached: {', '.join(OUR_ROUTES)}; BillingService.{', '.join(OUR_METHODS)}; sweeps every 120 s;"

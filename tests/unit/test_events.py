@@ -12,6 +12,7 @@ from openwebui_billing_reconcile.hookspecs import Host, PaymentGateway, TopupEve
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import LedgerEntry, Money
 from openwebui_billing_reconcile.topup.events import EventDispatcher
+from openwebui_billing_reconcile.topup.settle import held_error
 
 ENTRY = LedgerEntry("e1", "me", "w1", Money(100000, "RUB"))
 
@@ -50,7 +51,7 @@ def listener() -> Listener:
 
 def test_a_credit_is_one_line_and_one_event(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        EventDispatcher(listener).credited("pay-1", ENTRY, Way.SWEEP)
+        EventDispatcher(listener).credited("pay-1", ENTRY, Way.SWEEP, "2026-01-01T00:00:00.500Z")
     listener.wait(1)
     assert caplog.messages == [
         "Top-up credited: payment=pay-1 user=me wallet=w1 kopeks=100000 currency=RUB way=sweep"
@@ -58,29 +59,31 @@ def test_a_credit_is_one_line_and_one_event(listener: Listener, caplog: pytest.L
     (event,) = listener.events
     assert (event.outcome, event.payment_id, event.user_id) == ("credited", "pay-1", "me")
     assert (event.wallet_id, event.amount_kopeks, event.currency) == ("w1", 100000, "RUB")
+    assert event.captured_at == 1767225600.5
 
 
-def test_a_hold_is_reported_once_per_payment_and_reason(
+def test_a_hold_is_one_line_and_one_event_with_what_is_at_stake(
     listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
-    events = EventDispatcher(listener)
-    for _ in range(3):
-        for reason in (HoldReason.REFUNDED, HoldReason.NOT_PAID):
-            events.held("pay-1", "me", reason, Way.VISIT)
-    listener.wait(2)
-    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
-    assert [event.reason for event in listener.events] == ["refunded", "not_paid"]
+    held = held_error(HoldReason.REFUNDED, Money(99_900, "RUB"))
+    EventDispatcher(listener).held("pay-1", "me", held, Way.VISIT)
+    listener.wait(1)
+    (line,) = caplog.records
+    assert line.levelname == "WARNING"
+    assert line.getMessage() == (
+        "Top-up held, nothing credited: "
+        "payment=pay-1 user=me reason=refunded kopeks=99900 currency=RUB way=visit"
+    )
+    (event,) = listener.events
+    assert (event.outcome, event.reason) == ("held", "refunded")
+    assert (event.amount_kopeks, event.currency, event.wallet_id) == (99_900, "RUB", None)
 
 
-def test_memory_of_holds_is_bounded(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
-    events = EventDispatcher(listener)
-    for n in range(4097):
-        events.held(f"pay-{n}", "me", HoldReason.REFUNDED, Way.VISIT)
-    caplog.clear()
-    events.held("pay-1", "me", HoldReason.REFUNDED, Way.VISIT)
-    assert not caplog.records
-    events.held("pay-0", "me", HoldReason.REFUNDED, Way.VISIT)  # the oldest, forgotten
-    assert [record.levelname for record in caplog.records][:1] == ["WARNING"]
+def test_a_hold_of_an_unknown_amount_says_so(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+    EventDispatcher(listener).held("pay-1", "me", held_error(HoldReason.MALFORMED, None), Way.VISIT)
+    listener.wait(1)
+    assert "kopeks=None currency=None" in caplog.text
+    assert listener.events[0].amount_kopeks is None
 
 
 def test_a_listener_that_is_too_slow_misses_the_newest(

@@ -19,7 +19,7 @@ from openwebui_billing_reconcile import attach
 from openwebui_billing_reconcile.hookspecs import PROJECT
 from openwebui_billing_reconcile.host.requirements import BILLING
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import StubHost
+from tests.unit.stub_host import OUR_PLUGINS, StubHost
 from tests.unit.test_plugin_manager import (
     IMPORTS,
     hook_plugin,
@@ -106,7 +106,7 @@ def test_a_plugin_that_raises_anything_is_left_out_alone(
     install_plugin("broken", "import asyncio\n" + hook_plugin(hook, f"raise {fault}"))
     install_plugin("sound", route_plugin("/sound"))
     host.load()
-    assert attach().plugins == ("builtin", "sound")
+    assert attach().plugins == (*OUR_PLUGINS, "sound")
 
 
 @pytest.mark.parametrize("fault", ["asyncio.CancelledError", "GeneratorExit"])
@@ -140,7 +140,7 @@ def test_metadata_that_cannot_be_read_silences_nobody_else(
     (info / "entry_points.txt").write_text(text)
     importlib.invalidate_caches()
     host.load()
-    assert attach().plugins == ("builtin", "sound")
+    assert attach().plugins == (*OUR_PLUGINS, "sound")
 
 
 # --- Names ------------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def test_a_name_that_only_the_instance_has_is_an_error(host: StubHost, install_p
     )
     install_plugin("taker", method_plugin("{'payments': print}"))
     host.load()
-    assert attach().plugins == ("builtin",)
+    assert attach().plugins == OUR_PLUGINS
 
 
 def test_a_plugin_may_not_change_how_the_service_behaves(

@@ -18,7 +18,7 @@ from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, ENV
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import CLIENT, OUR_METHODS, OUR_ROUTES, StubHost
+from tests.unit.stub_host import CLIENT, OUR_METHODS, OUR_PLUGINS, OUR_ROUTES, StubHost
 
 FIRST = "(tryfirst=True)"
 BLOCKED = "BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS"
@@ -69,12 +69,12 @@ def test_a_plugin_adds_a_route_and_a_method(
     report = attach()
     assert report.routes == (*OUR_ROUTES, "GET /extra")
     assert report.methods == (*OUR_METHODS, "extra")
-    assert report.plugins == ("builtin", "extra")
+    assert report.plugins == (*OUR_PLUGINS, "extra")
     assert host.serves("GET", "/extra")
     service = host.module(BILLING).billing_service
     assert service.extra() == [service, "extra"]
     (line,) = caplog.messages
-    assert "plugins: builtin, extra" in line
+    assert "plugins: builtin, builtin_metrics, extra" in line
 
 
 BROKEN = {
@@ -136,7 +136,7 @@ def test_a_broken_plugin_is_named_and_changes_nothing(
     (line,) = left_out(caplog)
     assert line.startswith("Plugin 'broken' is left out: ")
     assert why in line
-    assert report.plugins == ("builtin", "sound")
+    assert report.plugins == (*OUR_PLUGINS, "sound")
     assert report.routes == (*OUR_ROUTES, "GET /sound")
     assert report.methods == OUR_METHODS
     assert host.serves("POST", "/topup/reconcile")
@@ -164,7 +164,7 @@ def test_a_router_that_the_host_refuses_is_left_out_alone(
     mocker.patch.object(host.module(BILLING_ROUTER).router, "include_router", refusing)
     report = attach()
     assert left_out(caplog) == ["Plugin 'broken' is left out: AssertionError: no such route"]
-    assert report.plugins == ("builtin", "sound")
+    assert report.plugins == (*OUR_PLUGINS, "sound")
     assert host.serves("GET", "/sound")
     assert not host.serves("GET", "/half")
 
@@ -180,7 +180,7 @@ def test_of_two_plugins_with_one_path_or_method_one_is_left_out(
     report = attach()
     assert report.routes == (*OUR_ROUTES, "GET /extra")
     assert report.methods == (*OUR_METHODS, "extra")
-    assert len(report.plugins) == 3
+    assert len(report.plugins) == len(OUR_PLUGINS) + 2
     assert len(left_out(caplog)) == 2
 
 
@@ -192,7 +192,7 @@ def test_a_second_plugin_of_a_name_is_refused(
     install_plugin(name, route_plugin("/y"), distribution="second")
     host.load()
     report = attach()
-    assert report.plugins == ("builtin", "extra")
+    assert report.plugins == (*OUR_PLUGINS, "extra")
     assert host.serves("GET", "/x") != host.serves("GET", "/y")
     (line,) = left_out(caplog)
     assert line == f"Plugin {name!r} is left out: PluginError: another plugin has this name already"
@@ -202,7 +202,7 @@ def test_a_blocked_plugin_is_not_even_imported(host: StubHost, install_plugin: I
     install_plugin("noisy", route_plugin("/noisy"))
     os.environ[BLOCKED] = "noisy, builtin"
     host.load()
-    assert attach().plugins == ("builtin",)
+    assert attach().plugins == OUR_PLUGINS
     assert "plugin_noisy" not in sys.modules
     assert not host.serves("GET", "/noisy")
 
@@ -236,7 +236,7 @@ async def test_the_host_starts_and_stops_whatever_a_routers_lifespan_raises(
     lifespan = LIFESPAN.format(before=before, after=after, state="None")
     install_plugin("broken", lifespan.join([IMPORTS, router_plugin(arguments="lifespan=lifespan")]))
     host.load()
-    assert attach().plugins == ("builtin", "broken")
+    assert attach().plugins == (*OUR_PLUGINS, "broken")
     app = FastAPI()
     app.include_router(host.router)
     caplog.clear()

@@ -31,8 +31,9 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile
+from openwebui_billing_reconcile.topup import reconcile, resources
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
 from tests.unit.stub_host import StubHost
 
@@ -93,7 +94,7 @@ async def test_what_the_operator_says_of_test_payments_overrules_the_gateway(
     desk: Desk, word: str, *, is_accepted: bool
 ) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS": word})
-    desk.reconciler = Reconciler(desk.host, settings)
+    desk.reconciler = Reconciler(Resources(desk.host, settings))
     desk.provider.is_test, desk.provider.is_test_shop = True, not is_accepted
     if is_accepted:
         assert await desk() == CREDITED
@@ -136,7 +137,7 @@ async def test_a_provider_that_is_silent_is_given_up_at_the_deadline(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "REPLY_TIMEOUT", 5.0)
-    desk.reconciler = Reconciler(desk.host, Settings(deadline_seconds=0.05))
+    desk.reconciler = Reconciler(Resources(desk.host, Settings(deadline_seconds=0.05)))
     desk.provider.may_answer.clear()
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk()
@@ -182,6 +183,7 @@ async def test_a_reply_that_takes_too_long_is_given_up_and_lands_later(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "REPLY_TIMEOUT", 0.2)
+    mocker.patch.object(resources, "REPLY_TIMEOUT", 0.2)
     desk.provider.may_answer.clear()
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk()
@@ -203,7 +205,9 @@ async def test_a_credit_is_reported_once_although_the_hosts_path_fails_after_it(
         raise ConnectionError
 
     mocker.patch.object(service, "_process_topup_webhook", fails_at_the_end)
-    desk.reconciler = Reconciler(desk.host, Settings())  # as after a second attach to the same host
+    desk.reconciler = Reconciler(
+        Resources(desk.host, Settings())
+    )  # as after a second attach to the same host
     assert await desk() == CREDITED
     assert await desk() == CREDITED
     await until(lambda: desk.provider.events)
@@ -252,8 +256,8 @@ async def test_a_poll_gets_no_old_answer_because_another_call_has_only_begun(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
-    mocker.patch.object(reconcile, "_OVERDUE_AFTER", 0.01)
-    desk.reconciler = Reconciler(desk.host, Settings())
+    mocker.patch.object(resources, "_OVERDUE_AFTER", 0.01)
+    desk.reconciler = Reconciler(Resources(desk.host, Settings()))
     desk.provider.status = "pending"
     assert not (await desk()).credited
     desk.provider.status = "succeeded"
@@ -282,7 +286,7 @@ async def test_only_the_owner_is_answered_and_nobody_else_costs_a_query(desk: De
 
 async def test_each_user_pays_for_what_that_user_asks(desk: Desk) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "2/minute"})
-    desk.reconciler = Reconciler(desk.host, settings)
+    desk.reconciler = Reconciler(Resources(desk.host, settings))
     desk.provider.status = "pending"
     desk.add_payment("mine")
     desk.add_payment("theirs", "somebody")
@@ -303,7 +307,7 @@ async def test_each_user_pays_for_what_that_user_asks(desk: Desk) -> None:
 
 async def test_a_payment_that_is_nobodys_costs_the_asker(desk: Desk) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "2/minute"})
-    desk.reconciler = Reconciler(desk.host, settings)
+    desk.reconciler = Reconciler(Resources(desk.host, settings))
     for payment_id in ("unknown-1", "unknown-2"):
         with pytest.raises(PaymentNotOwnedError):
             await desk(payment_id)
@@ -314,7 +318,7 @@ async def test_a_payment_that_is_nobodys_costs_the_asker(desk: Desk) -> None:
 
 
 async def test_a_user_has_so_many_payments_under_way_that_others_have_slots(desk: Desk) -> None:
-    most = reconcile.MAX_PAYMENTS_UNDER_WAY
+    most = resources.MAX_PAYMENTS_UNDER_WAY
     assert most < MAX_QUERIES_IN_FLIGHT
     for number in range(most + 1):
         desk.add_payment(f"more-{number}")
@@ -404,7 +408,7 @@ async def test_rate_limit_and_pause_are_shared_in_the_hosts_redis(
 ) -> None:
     host.append(ENV, '\nREDIS_URL = "redis://theirs"\nREDIS_KEY_PREFIX = "prefix"\n')
     redis = mocker.create_autospec(SharedRedis, instance=True)
-    opened = mocker.patch.object(reconcile, "open_redis", return_value=redis)
+    opened = mocker.patch.object(resources, "open_redis", return_value=redis)
     desk = Desk(host)
     desk.add_payment()
     opened.assert_called_once_with("redis://theirs", "prefix")
@@ -673,7 +677,7 @@ def set_status(desk: Desk, status: str) -> None:
 async def test_while_only_observing_it_tells_what_it_would_do_and_writes_nothing(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    desk.reconciler = Reconciler(desk.host, Settings(mode=Mode.OBSERVE))
+    desk.reconciler = Reconciler(Resources(desk.host, Settings(mode=Mode.OBSERVE)))
     desk.add_payment("canceled")
     writes = [mocker.spy(Ledger, name) for name in ("credit", "cancel", "mark_succeeded", "create_wallet")]
     for _ in range(2):

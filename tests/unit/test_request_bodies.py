@@ -15,7 +15,8 @@ from openwebui_billing_reconcile.errors import InvalidPaymentIdError
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import parse_payment_id
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
-from openwebui_billing_reconcile.web.endpoint import PATH, TopupReconcileRequest, make_router
+from openwebui_billing_reconcile.web.endpoint import TopupReconcileRequest, make_router
+from openwebui_billing_reconcile.web.wire import PATH
 
 from .provider_objects import each
 from .request_bodies import BODY_LIMIT, HOSTILE_IDS, NOT_BODIES, NOT_IDS

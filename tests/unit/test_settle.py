@@ -89,7 +89,7 @@ def test_a_credit_is_written_proved_and_reported(settle: Settling) -> None:
         call.read("x"),
         call.take_entered(ENTRY),
     ]
-    assert settle.events.mock_calls == [call.credited("x", ENTRY, Way.RETURN)]
+    assert settle.events.mock_calls == [call.credited("x", ENTRY, Way.RETURN, PAID.captured_at)]
 
 
 def test_a_call_that_nobody_waits_for_reads_and_writes_nothing(settle: Settling) -> None:
@@ -137,7 +137,7 @@ def test_a_programming_error_of_the_path_is_not_try_later(settle: Settling, faul
 def test_whatever_the_path_raises_a_credit_in_the_ledger_counts(settle: Settling) -> None:
     settle.ledger.credit.side_effect = TypeError("after the commit")
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
-    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN, PAID.captured_at)
 
 
 def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settling) -> None:
@@ -147,7 +147,7 @@ def test_a_credit_whose_proof_fails_is_reported_by_the_next_call(settle: Settlin
     settle.events.credited.assert_not_called()
     settle.ledger.read_with_wallet.return_value = (CREDITED, WALLET)
     assert settle().credited
-    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN, PAID.captured_at)
 
 
 def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
@@ -186,7 +186,7 @@ def test_what_does_not_add_up_after_the_path_is_held(settle: Settling) -> None:
     with pytest.raises(PaymentHeldError) as raised:
         settle()
     assert raised.value.reason == "credited_elsewhere"
-    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.CREDITED_ELSEWHERE, Way.RETURN)]
+    assert (raised.value.amount_kopeks, raised.value.currency) == (100_000, "RUB")
 
 
 def test_a_credit_whose_status_lags_behind_is_put_right_at_once(settle: Settling) -> None:
@@ -327,7 +327,7 @@ def test_a_credit_that_the_provider_does_not_know_is_one(settle: Settling) -> No
     settle.ledger.read.side_effect = [LocalState(RECORD, (ENTRY,)), CREDITED]
     assert settle(None) == ReconcileResult("x", "succeeded", "succeeded", credited=True)
     settle.ledger.mark_succeeded.assert_called_once_with("x")
-    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN)
+    settle.events.credited.assert_called_once_with("x", ENTRY, Way.RETURN, None)
 
 
 def test_our_own_payment_that_the_provider_does_not_know_is_an_invalid_response(settle: Settling) -> None:
@@ -342,10 +342,10 @@ def test_anothers_payment_that_the_provider_does_not_know_is_not_owned(settle: S
         settle(None)
 
 
-def test_what_does_not_add_up_is_held_and_reported(settle: Settling) -> None:
+def test_what_does_not_add_up_is_held_with_what_is_at_stake(settle: Settling) -> None:
     with pytest.raises(PaymentHeldError) as raised:
         settle(replace(PAID, amount=Money(1, "RUB")))
     assert raised.value.reason == "amount_mismatch"
     assert str(raised.value) == HoldReason.AMOUNT_MISMATCH.message
-    assert settle.events.mock_calls == [call.held("x", "me", HoldReason.AMOUNT_MISMATCH, Way.RETURN)]
+    assert (raised.value.amount_kopeks, raised.value.currency) == (1, "RUB")
     settle.ledger.credit.assert_not_called()

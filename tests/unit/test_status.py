@@ -20,7 +20,14 @@ from openwebui_billing_reconcile.attachment.attach import METHOD
 from openwebui_billing_reconcile.attachment.status import Status, read_status
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES, WALLET
 from tests.unit.conftest import InstallPlugin
-from tests.unit.stub_host import LEDGER_KEY, LEDGERS_WITHOUT_KEY, SERVICE, StubHost, broken_requirements
+from tests.unit.stub_host import (
+    LEDGER_KEY,
+    LEDGERS_WITHOUT_KEY,
+    OUR_PLUGINS,
+    SERVICE,
+    StubHost,
+    broken_requirements,
+)
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
 RATE = "BILLING_TOPUP_RECONCILE_RATE_LIMIT"
@@ -160,7 +167,7 @@ def test_plugins_are_told_apart(host: StubHost, backend: Path, install_plugin: I
     install_plugin("eager", "import open_webui.env")
     host.write(backend)
     status = status_of(backend, BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS="unwanted")
-    assert status.plugins == ["builtin", "sound"]
+    assert status.plugins == [*OUR_PLUGINS, "sound"]
     assert status.blocked == ["unwanted"]
     assert status.broken["broken"] == "OSError: no disk"
     assert "without starting the host" in status.broken["eager"]

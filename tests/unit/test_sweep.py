@@ -21,12 +21,13 @@ from openwebui_billing_reconcile.errors import (
 from openwebui_billing_reconcile.hookspecs import CapturedPage, Host, PaymentGateway, TopupEvent
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, DB, TABLES
-from openwebui_billing_reconcile.operate import sweep
+from openwebui_billing_reconcile.operate import captured, sweep
 from openwebui_billing_reconcile.operate.election import Election
 from openwebui_billing_reconcile.operate.sweep import DAY, HOUR, LOOK_BACK, MINUTE, OVERLAP, Sweep
 from openwebui_billing_reconcile.settings import Settings
 from openwebui_billing_reconcile.topup import backlog, reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
+from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
 from tests.unit.stub_host import StubHost
 
@@ -90,12 +91,12 @@ class Sweeping(Desk):
         super().__init__(stub)
         self.provider: Any = ListingProvider()
         self.host.hook = self.provider
-        self.reconciler = Reconciler(self.host, Settings())
+        self.reconciler = Reconciler(Resources(self.host, Settings()))
         self.now = time.time()
         clock = mocker.patch.object(sweep, "time")
         clock.time.side_effect = lambda: self.now
         mocker.patch.object(sweep, "QUERY_INTERVAL", 0.0)
-        mocker.patch.object(sweep, "PAGE_INTERVAL", 0.0)
+        mocker.patch.object(captured, "PAGE_INTERVAL", 0.0)
         mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
         self.stub = stub
         self.restart()
@@ -284,14 +285,23 @@ async def test_what_does_not_add_up_is_held_and_not_listed_for_ever(
         desk.now += INTERVAL
     assert desk.entries() == []
     assert desk.provider.lists[-1][0] == began - OVERLAP
-    assert len([line for line in caplog.messages if "reason=refunded way=sweep" in line]) == 1
+    assert (
+        len(
+            [
+                line
+                for line in caplog.messages
+                if "reason=refunded kopeks=99900 currency=RUB way=sweep" in line
+            ]
+        )
+        == 1
+    )
 
 
 async def test_two_sweeps_at_once_credit_once(desk: Sweeping) -> None:
     for number in range(6):
         desk.add_payment(f"pay-{number}", f"user-{number % 2}")
         desk.provider.items.append(payment(f"pay-{number}"))
-    another_worker = Sweep(desk.host, Reconciler(desk.host, Settings()), INTERVAL)
+    another_worker = Sweep(desk.host, Reconciler(Resources(desk.host, Settings())), INTERVAL)
     passes = await asyncio.gather(desk.sweep.make_pass(), another_worker.make_pass())
     assert all(done.failed == 0 for done in passes)
     assert sorted(desk.entries()) == [f"pay-{number}" for number in range(6)]
@@ -448,7 +458,7 @@ async def test_what_can_never_be_asked_about_takes_no_others_place(desk: Sweepin
 
 async def test_they_cost_nobodys_rate_limit(desk: Sweeping) -> None:
     settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1/minute"})
-    desk.reconciler = Reconciler(desk.host, settings)
+    desk.reconciler = Reconciler(Resources(desk.host, settings))
     desk.restart()
     for number in range(5):
         desk.add_payment(f"pay-{number}", age=2 * HOUR)

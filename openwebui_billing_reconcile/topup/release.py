@@ -1,0 +1,221 @@
+"""An administrator releases a held payment: asked anew, decided anew, credited once."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from openwebui_billing_reconcile.errors import (
+    InvalidReleaseError,
+    ReleaseRefusedError,
+    TemporarilyUnavailableError,
+    UnknownPaymentError,
+    WalletBusyError,
+)
+from openwebui_billing_reconcile.hookspecs import Way
+from openwebui_billing_reconcile.money.release import decide_release
+from openwebui_billing_reconcile.money.rules import (
+    AlreadyCredited,
+    Credit,
+    Hold,
+    HoldReason,
+    Shop,
+    decide_locally,
+)
+from openwebui_billing_reconcile.money.values import (
+    CAPTURED_AT,
+    RECONCILED_BY,
+    RELEASE_ID,
+    TOPUP,
+    LedgerEntry,
+    LocalState,
+    ProviderPayment,
+    ReleaseResult,
+    Wallet,
+    parse_payment_id,
+)
+from openwebui_billing_reconcile.settings import MODE, Mode
+
+from .resources import Resources, reply
+from .settle import database_errors
+
+log = logging.getLogger(__name__)
+
+MAX_NOTE: Final = 500
+"""The longest note, in characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseOrder:
+    """Who releases which payment, held for which reason, and why. ``release_id`` names this one release."""
+
+    payment_id: str
+    reason: HoldReason
+    note: str
+    administrator: str
+    release_id: str
+
+    @classmethod
+    def parse(cls, payment_id: object, reason: object, note: object, administrator: str) -> ReleaseOrder:
+        """Raises ``InvalidPaymentIdError`` and ``InvalidReleaseError``."""
+        known = [known for known in HoldReason if known == reason]
+        if not known:
+            raise InvalidReleaseError(f"reason must be one of {', '.join(HoldReason)}")
+        if not isinstance(note, str) or not 1 <= len(note.strip()) <= MAX_NOTE:
+            raise InvalidReleaseError(
+                f"note is required: say in 1 to {MAX_NOTE} characters why it is released"
+            )
+        return cls(parse_payment_id(payment_id), known[0], note.strip(), administrator, uuid.uuid4().hex)
+
+
+class Releaser:
+    """Releases held payments of one host. Used from any number of event loops."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._ledger = resources.ledger
+
+    async def release(self, order: ReleaseOrder, *, confirm: bool) -> ReleaseResult:
+        """Credit what the provider holds of a held payment to its owner; without ``confirm`` only say so.
+
+        Raises ``ReleaseRefusedError`` where it is not held for exactly the reason named, or cannot be
+        released; ``UnknownPaymentError``; and what ``Reconciler.reconcile`` raises about the provider and the
+        database.
+        """
+        if self._resources.settings.mode is Mode.OBSERVE:
+            raise ReleaseRefusedError(
+                f"Nothing is released while only observing: set {MODE.name}=credit and restart the host",
+                reason="observing",
+            )
+        shared = self._resources.of_loop()
+        async with reply():
+            gateway = self._resources.gateway(order.payment_id)
+            payment = await shared.provider.fetch(gateway, order.payment_id, max_age=0)
+            if payment is None:
+                raise UnknownPaymentError
+            user_id = await shared.read(partial(self._owner, payment))
+            shop = self._resources.shop(gateway)
+            work = partial(self._release, order, payment, user_id, shop, confirm=confirm)
+            return await shared.tasks.run(shared.write(user_id, work))
+
+    def _owner(self, payment: ProviderPayment) -> str:
+        """Return whose top-up it is. Without a record its metadata must name a user of this host."""
+        with database_errors(f"payment={payment.id}"):
+            local = self._ledger.read(payment.id)
+            if local.record:
+                return local.record.user_id
+            named = payment.topup.user_id if payment.topup.kind == TOPUP else None
+            if named is None or not self._ledger.users_among([named]):
+                raise ReleaseRefusedError("This payment is no top-up of this host", reason="not_a_topup")
+            return named
+
+    def _release(
+        self, order: ReleaseOrder, payment: ProviderPayment, user_id: str, shop: Shop, *, confirm: bool
+    ) -> ReleaseResult:
+        with database_errors(f"payment={payment.id}"):
+            local, wallet, own_wallet = self._ledger.read_with_wallets(payment.id, payment, user_id)
+        match decide_release(payment, local, wallet, own_wallet, user_id, shop, order.reason):
+            case Credit() as credit if not confirm:
+                return _result(payment, local, user_id, credit)
+            case Credit(money, None):
+                with database_errors(f"payment={payment.id}"):
+                    self._ledger.create_wallet(user_id, money.currency)
+                # That may have waited, so what was read before it counts for nothing.
+                return self._release(order, payment, user_id, shop, confirm=confirm)
+            case Credit(money, Wallet() as target) as credit:
+                self._write(order, payment, local, credit, target)
+                return self._prove(order, payment, user_id, credit)
+            case AlreadyCredited():
+                raise _already_credited()
+            case Hold(reason):
+                raise ReleaseRefusedError(reason.message, reason=reason.value)
+            case _:
+                raise ReleaseRefusedError("This payment is not held: reconciling it is enough")
+
+    def _write(
+        self,
+        order: ReleaseOrder,
+        payment: ProviderPayment,
+        local: LocalState,
+        credit: Credit,
+        target: Wallet,
+    ) -> None:
+        metadata = {
+            RECONCILED_BY: Way.RELEASE.value,
+            RELEASE_ID: order.release_id,
+            CAPTURED_AT: payment.captured_at,
+            "payment_id": payment.id,
+            "released_by": order.administrator,
+            "released_at": int(time.time()),
+            "reason": order.reason.value,
+            "note": order.note,
+        }
+        record_id = local.record.id if local.record else None
+        try:
+            self._ledger.release(payment.id, record_id, target, credit.money, metadata)
+        except WalletBusyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the host may raise anything; the ledger tells what is so
+            log.warning("Releasing did not go through: payment=%s error=%s", payment.id, type(error).__name__)
+
+    def _prove(
+        self, order: ReleaseOrder, payment: ProviderPayment, user_id: str, credit: Credit
+    ) -> ReleaseResult:
+        with database_errors(f"payment={payment.id}"):
+            local = self._ledger.read(payment.id)
+        if not local.topups:
+            raise TemporarilyUnavailableError("Payment could not be released yet", reason="not_written")
+        decision = decide_locally(local, user_id)
+        if not isinstance(decision, AlreadyCredited) or decision.entry.release_id != order.release_id:
+            raise _already_credited()
+        self._report(order, payment, decision.entry)
+        local = self._mark_succeeded(payment.id) or local
+        return replace(_result(payment, local, user_id, credit), credited=True)
+
+    def _report(self, order: ReleaseOrder, payment: ProviderPayment, entry: LedgerEntry) -> None:
+        log.warning(
+            "Top-up released: payment=%s user=%s wallet=%s kopeks=%d currency=%s reason=%s by=%s note=%r",
+            payment.id,
+            entry.user_id,
+            entry.wallet_id,
+            entry.money.kopeks,
+            entry.money.currency,
+            order.reason.value,
+            order.administrator,
+            order.note,
+        )
+        if self._ledger.take_entered(entry):
+            self._resources.events.credited(payment.id, entry, Way.RELEASE, payment.captured_at)
+
+    def _mark_succeeded(self, payment_id: str) -> LocalState | None:
+        try:
+            self._ledger.mark_succeeded(payment_id)
+            return self._ledger.read(payment_id)
+        except Exception as error:  # noqa: BLE001 - the money is there; the next call puts the status right
+            log.warning(
+                "A released payment could not be marked succeeded: payment=%s error=%s",
+                payment_id,
+                type(error).__name__,
+            )
+            return None
+
+
+def _result(payment: ProviderPayment, local: LocalState, user_id: str, credit: Credit) -> ReleaseResult:
+    return ReleaseResult(
+        payment_id=payment.id,
+        provider_status=payment.status,
+        payment_status=local.status,
+        credited=False,
+        amount_kopeks=credit.money.kopeks,
+        currency=credit.money.currency,
+        user_id=user_id,
+        wallet_id=credit.wallet.id if credit.wallet else None,
+    )
+
+
+def _already_credited() -> ReleaseRefusedError:
+    return ReleaseRefusedError("This payment is credited already", reason="already_credited")

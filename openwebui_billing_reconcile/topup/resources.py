@@ -1,0 +1,145 @@
+"""What the use cases of one host share: its ledger, the provider client, threads and locks, events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, TypeVar
+
+from openwebui_billing_reconcile.concurrency import (
+    InFlight,
+    InFlightLimit,
+    InFlightLimitError,
+    KeyedLock,
+    PerLoop,
+    SerialThread,
+    SingleFlight,
+    TaskSet,
+)
+from openwebui_billing_reconcile.errors import (
+    NotConfiguredError,
+    RateLimitedError,
+    ReconcileError,
+    StillBeingCheckedError,
+    UnexpectedError,
+)
+from openwebui_billing_reconcile.hookspecs import PaymentGateway
+from openwebui_billing_reconcile.host.ledger import Ledger
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.money.rules import Shop
+from openwebui_billing_reconcile.provider.client import OnQuery, ProviderClient, ignore_query
+from openwebui_billing_reconcile.provider.cooldown import Cooldown
+from openwebui_billing_reconcile.provider.once_a_day import OnceADay
+from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
+from openwebui_billing_reconcile.provider.shared_redis import open_redis
+from openwebui_billing_reconcile.settings import Settings
+
+from .events import EventDispatcher
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+REPLY_TIMEOUT: Final = 12.0
+"""The longest a caller waits for the whole reply, in seconds."""
+
+MAX_PAYMENTS_UNDER_WAY: Final = 6
+"""Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
+
+# Four threads in all, a small part of the host's pool of 5 + 10 connections.
+_SPARE_THREADS: Final = 3
+_OVERDUE_AFTER: Final = 1.0  # seconds
+
+
+class LoopResources:
+    """What the calls of one event loop share."""
+
+    def __init__(self, deadline: float, cooldown: Cooldown, on_query: OnQuery) -> None:
+        self.provider = ProviderClient(deadline, cooldown=cooldown, on_query=on_query)
+        self.tasks = TaskSet()
+        self.single_flight = SingleFlight(self.tasks)
+        self.user_locks = KeyedLock()
+        self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
+        self.settling = InFlight()
+        self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
+
+    @asynccontextmanager
+    async def write_slot(self, user_id: str) -> AsyncIterator[None]:
+        """Hold the user's lock and a thread's slot: one call at a time decides and writes for a user.
+
+        So a stuck wallet holds up its owner and one thread. Raises ``StillBeingCheckedError`` when lock
+        and slot cannot be had within ``REPLY_TIMEOUT``.
+        """
+        async with AsyncExitStack() as held:
+            try:
+                async with asyncio.timeout(REPLY_TIMEOUT):
+                    await held.enter_async_context(self.user_locks(user_id))
+                    await held.enter_async_context(self.thread.slot())
+            except TimeoutError:
+                raise StillBeingCheckedError from None
+            yield
+
+    async def write(self, user_id: str, work: Callable[[], T]) -> T:
+        """Run ``work`` on a thread, in the user's write slot."""
+        async with self.write_slot(user_id):
+            return await self.thread.run(work)
+
+    async def read(self, work: Callable[[], T]) -> T:
+        """Run ``work`` on a thread."""
+        async with self.thread.slot():
+            return await self.thread.run(work)
+
+
+class Resources:
+    """What the use cases of one host share. Used from any number of event loops."""
+
+    def __init__(self, host: OpenWebUIHost, settings: Settings, on_query: OnQuery = ignore_query) -> None:
+        """``on_query`` is called after each exchange with the provider; see ``ProviderClient``."""
+        self.host = host
+        self.settings = settings
+        self.ledger = Ledger(host)
+        self.events = EventDispatcher(host.hook)
+        redis = open_redis(host.redis_url, host.redis_key_prefix)
+        self.rate_limiter = RateLimiter(settings.rate_limit, redis)
+        self.holds_reported = OnceADay(redis)
+        cooldown = Cooldown(redis)
+        self._loops = PerLoop(lambda: LoopResources(settings.deadline_seconds, cooldown, on_query))
+
+    def of_loop(self) -> LoopResources:
+        """Return what belongs to the running event loop."""
+        return self._loops.get()
+
+    def gateway(self, payment_id: str) -> PaymentGateway:
+        """Return the gateway to ask about a payment, "" for a list. Raises ``NotConfiguredError``."""
+        gateway = self.host.hook.payment_gateway(host=self.host, payment_id=payment_id)
+        if gateway is None:
+            raise NotConfiguredError
+        return gateway
+
+    def shop(self, gateway: PaymentGateway) -> Shop:
+        """Return the host's side of payments that ``gateway`` knows."""
+        accepts_test = self.settings.accept_test_payments
+        return Shop(
+            account_id=gateway.account_id,
+            accepts_test_payments=gateway.is_test_shop is True if accepts_test is None else accepts_test,
+            default_currency=self.host.default_currency,
+        )
+
+
+@asynccontextmanager
+async def reply() -> AsyncIterator[None]:
+    """Bound a reply's time, and raise nothing but ``ReconcileError``."""
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT):
+            yield
+    except ReconcileError:
+        raise
+    except TimeoutError:
+        raise StillBeingCheckedError from None
+    except InFlightLimitError:
+        raise RateLimitedError(retry_after=1) from None
+    except Exception as error:
+        log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
+        raise UnexpectedError from error

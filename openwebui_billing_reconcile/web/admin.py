@@ -1,0 +1,219 @@
+"""The administrators' endpoints: audit, release, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import asdict
+from typing import Any, Final, cast
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from openwebui_billing_reconcile.errors import (
+    InvalidPeriodError,
+    InvalidReleaseError,
+    ReconcileError,
+    ReleaseRefusedError,
+)
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
+from openwebui_billing_reconcile.operate.audit import Auditor, AuditResult, Progress, finding_as_json
+from openwebui_billing_reconcile.operate.period import MAX_DAYS, Period
+from openwebui_billing_reconcile.topup.release import ReleaseOrder, Releaser
+
+from .admin_models import (
+    AuditResponse,
+    ReleaseRefusal,
+    ReleaseRequest,
+    ReleaseResponse,
+    ReportResponse,
+)
+from .wire import PATH, WALLET_DISABLED, UncachedRoute, documented, http_error, json_body, read_json
+
+NDJSON: Final = "application/x-ndjson"
+
+_EXAMPLE: Final = '{"payment_id": "…", "reason": "…", "note": "…", "confirm": false}'
+_ADMINISTRATORS: Final[dict[int | str, dict[str, Any]]] = {
+    401: documented("Not signed in, or no administrator."),
+    403: documented("No administrator."),
+}
+_PROVIDER: Final[dict[int | str, dict[str, Any]]] = {
+    502: documented("The provider rejected the query, or its response is not valid."),
+    503: documented("Not configured, or a later call can succeed.", retry=True),
+}
+_AUDIT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **_ADMINISTRATORS,
+    **_PROVIDER,
+    200: {
+        "model": AuditResponse,
+        "description": (
+            "What was found. With Accept: application/x-ndjson a line {progress} now and then, then a line "
+            "{finding} each, last a line with the rest, or with {error}."
+        ),
+        "content": {NDJSON: {"schema": {"type": "string"}}},
+    },
+    400: documented("The days are not valid."),
+    409: documented("Another audit is under way.", retry=True),
+}
+_RELEASE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **_ADMINISTRATORS,
+    **_PROVIDER,
+    400: documented("The body, payment_id, reason, note or confirm is not valid."),
+    404: documented("The provider does not know this payment, or the billing wallet is disabled."),
+    409: {"model": ReleaseRefusal, "description": "Nothing was released; reason says how it is now."},
+}
+_REPORT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    **_ADMINISTRATORS,
+    400: documented("The number of days is not valid."),
+    503: documented("A later call can succeed.", retry=True),
+}
+
+
+def make_router(
+    host: OpenWebUIHost, auditor: Auditor, releaser: Releaser, report: Callable[[int], Awaitable[Any]]
+) -> APIRouter:
+    """Return the administrators' endpoints for ``host``'s billing router.
+
+    ``report`` returns the report of a number of days, for JSON.
+    """
+    router = APIRouter(route_class=UncachedRoute)
+
+    @router.get(
+        f"{PATH}/audit",
+        responses=_AUDIT_RESPONSES,
+        openapi_extra=_parameters(
+            since="The first day, Moscow time; by default the last seven days.",
+            until=f"The day after the last one, at most {MAX_DAYS} days later; by default tomorrow.",
+        ),
+    )
+    async def audit_topups(request: Request, _: Any = Depends(host.get_admin_user)) -> Response:
+        """Compare the provider's list of captured payments with the host's tables. Writes nothing."""
+        asked = request.query_params
+        try:
+            period = Period.parse(asked.get("since"), asked.get("until"), time.time())
+            steps = auditor.run(period)
+            first = await anext(steps)  # what cannot begin is an ordinary error
+        except Exception as error:
+            raise http_error(error, host) from error
+        if NDJSON in request.headers.get("accept", ""):
+            return _Stream(_lines(first, steps, host), media_type=NDJSON)
+        try:
+            return JSONResponse(_audit_as_json(await _last(first, steps), host.default_currency))
+        except Exception as error:
+            raise http_error(error, host) from error
+
+    @router.post(f"{PATH}/release", responses=_RELEASE_RESPONSES, openapi_extra=json_body(ReleaseRequest))
+    async def release_topup(
+        request: Request, administrator: Any = Depends(host.get_admin_user)
+    ) -> ReleaseResponse:
+        """Credit what the provider holds of a held payment to its owner, once.
+
+        The provider is asked anew and the decision is made anew: only a payment that is held for exactly the
+        reason named is released. With ``confirm: false`` nothing is written.
+        """
+        if not host.wallet_enabled:
+            raise HTTPException(404, WALLET_DISABLED)
+        try:
+            body = await read_json(request, _EXAMPLE)
+            order = ReleaseOrder.parse(
+                body.get("payment_id"), body.get("reason"), body.get("note"), administrator.id
+            )
+            result = await releaser.release(order, confirm=_confirm(body))
+        except ReleaseRefusedError as error:
+            refusal = {"detail": str(error), "reason": error.reason}
+            return cast("ReleaseResponse", JSONResponse(refusal, 409))
+        except Exception as error:
+            raise http_error(error, host) from error
+        return ReleaseResponse(**asdict(result))
+
+    @router.get(
+        f"{PATH}/report",
+        responses=_REPORT_RESPONSES,
+        openapi_extra=_parameters(days=f"How many days, today's included, 1 to {MAX_DAYS}; by default 30."),
+    )
+    async def report_topups(request: Request, _: Any = Depends(host.get_admin_user)) -> ReportResponse:
+        """Return how many credits came which way, how late, what is open, and what the sweep did last."""
+        try:
+            days = _days(request.query_params.get("days", "30"))
+            return ReportResponse.model_validate(await report(days))
+        except Exception as error:
+            raise http_error(error, host) from error
+
+    return router
+
+
+def _parameters(**descriptions: str) -> dict[str, Any]:
+    """Return the documentation of query parameters that are read by hand, so that their errors are 400."""
+    return {
+        "parameters": [
+            {
+                "name": name,
+                "in": "query",
+                "required": False,
+                "description": text,
+                "schema": {"type": "string"},
+            }
+            for name, text in descriptions.items()
+        ]
+    }
+
+
+def _days(text: str) -> int:
+    if text.isascii() and text.isdigit() and 1 <= int(text[:4]) <= MAX_DAYS and len(text) < 4:
+        return int(text)
+    raise InvalidPeriodError(f"days must be a number from 1 to {MAX_DAYS}")
+
+
+def _confirm(body: Mapping[str, Any]) -> bool:
+    confirm = body.get("confirm")
+    if not isinstance(confirm, bool):
+        raise InvalidReleaseError("confirm must be true, or false to see what would be done")
+    return confirm
+
+
+async def _last(first: Progress | AuditResult, steps: AsyncGenerator[Progress | AuditResult]) -> AuditResult:
+    last = first
+    async with aclosing(steps):
+        async for step in steps:
+            last = step
+    assert isinstance(last, AuditResult)  # noqa: S101 - for the type checker
+    return last
+
+
+def _audit_as_json(result: AuditResult, currency: str) -> dict[str, Any]:
+    return {**result.summary(currency), "findings": [finding_as_json(found) for found in result.findings]}
+
+
+async def _lines(
+    first: Progress | AuditResult, steps: AsyncGenerator[Progress | AuditResult], host: OpenWebUIHost
+) -> AsyncIterator[str]:
+    """Yield an audit as lines of JSON."""
+    async with aclosing(steps):
+        step: Progress | AuditResult | None = first
+        while step is not None:
+            if isinstance(step, Progress):
+                yield _line({"progress": asdict(step)})
+            else:
+                for found in step.findings:
+                    yield _line({"finding": finding_as_json(found)})
+                yield _line(step.summary(host.default_currency))
+            try:
+                step = await anext(steps, None)
+            except ReconcileError as error:
+                yield _line({"error": {"detail": http_error(error, host).detail}})
+                return
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False) + "\n"
+
+
+class _Stream(StreamingResponse):
+    """Ends what it streams when the reader goes away."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(cast("AsyncGenerator[str]", self.body_iterator)):
+            await super().__call__(scope, receive, send)
