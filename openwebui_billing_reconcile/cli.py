@@ -1,31 +1,170 @@
-"""``openwebui-billing-reconcile status``: what the next start of the host will do, and why."""
+"""``openwebui-billing-reconcile``: what the next start of the host will do, and an audit without it."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from ._autoload import is_installed
-from .attachment.status import Status, ask_server, read_status
+from .attachment.status import Status, ask_server, find_host, read_status
+from .errors import ReconcileError
+from .host.environment import HostEnvironment
+from .operate import audit_output
+from .operate.audit import Audit, AuditResult
+from .operate.offline import OfflineError, OfflineSources
+from .operate.period import MAX_DAYS, Period
+from .version import version
+
+TOKEN: Final = "BILLING_RECONCILE_TOKEN"  # noqa: S105 - a name
+"""The variable that may hold an administrator's token."""
+
+CANNOT_CREDIT: Final = 3
+"""``status``: it attaches, and nobody can be credited."""
+
+_SERVER_FACTS: Final = ("version", "mode", "plugins", "last_pass")
+
+FAILED: Final = 2
+"""``audit``: it could not be made."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 0 when the plugin attaches, or is attached to the server asked about, else 1."""
+    """Run a command and return its exit code.
+
+    ``status``: 0 when the plugin attaches, or is attached to the server asked about; 3 when it attaches and
+    cannot credit; else 1. ``audit``: 0 when there is nothing to look at, 1 with findings, 2 when it failed.
+    """
     options = _parser().parse_args(arguments)
+    run: Any = options.run
+    return int(run(options))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="openwebui-billing-reconcile",
+        description="Credits a paid top-up although the webhook never came. Nothing here starts the host.",
+    )
+    parser.add_argument("--version", action="version", version=version())
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    status = commands.add_parser("status", help="say what the next start of the host will do, and why")
+    status.set_defaults(run=_status)
+    _add_app_dir(status)
+    status.add_argument("--url", help="ask a running server instead, such as http://127.0.0.1:8080")
+    status.add_argument(
+        "--token", default=os.environ.get(TOKEN), help=f"an administrator's token, for --url; or {TOKEN}"
+    )
+    status.add_argument("--json", action="store_true", help="for machines")
+
+    audit = commands.add_parser(
+        "audit",
+        help="compare the provider's payments with the host's tables, and write nothing",
+        description="Exit code 0: nothing to look at; 1: findings; 2: the audit could not be made.",
+    )
+    audit.set_defaults(run=_audit)
+    _add_app_dir(audit)
+    audit.add_argument("--since", help="the first day as YYYY-MM-DD, Moscow time (default: seven days)")
+    audit.add_argument("--until", help=f"the day after the last one, at most {MAX_DAYS} days later")
+    form = audit.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="for machines")
+    form.add_argument("--csv", action="store_true", help="one line for each finding")
+    return parser
+
+
+def _add_app_dir(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--app-dir",
+        default=".",
+        help="where the server looks for open_webui (default: the current directory)",
+    )
+
+
+def _status(options: argparse.Namespace) -> int:
     if options.url:
-        attached, words = ask_server(options.url)
-        print(json.dumps({"url": options.url, "attached": attached, "why": words}) if options.json else words)
-        return 0 if attached else 1
+        return _server_status(options)
     with _silenced_logging():  # what a broken plugin logs stands in our own answer
         status = read_status(Path(options.app_dir).resolve(), os.environ, is_installed=is_installed())
-    print(status.as_json() if options.json else _words(status))
-    return 0 if status.attaches else 1
+    print(status.as_json() if options.json else _status_words(status))
+    if not status.prediction.attaches:
+        return 1
+    return 0 if status.prediction.credits else CANNOT_CREDIT
+
+
+def _server_status(options: argparse.Namespace) -> int:
+    answer = ask_server(options.url, options.token or None)
+    report = answer.report or {}
+    facts = {name: report.get(name) for name in _SERVER_FACTS}
+    if options.json:
+        print(json.dumps({"url": options.url, "attached": answer.attached, "why": answer.words, **facts}))
+    else:
+        rows = [("server", answer.words), *facts.items()] if report else [("server", answer.words)]
+        print("\n".join(_row(title, value) for title, value in rows))
+    return 0 if answer.attached else 1
+
+
+def _status_words(status: Status) -> str:
+    prediction = status.prediction
+    host = f"{status.host}, version {status.host_version or 'unknown'}" if status.host else "not found"
+    rows = [
+        ("plugin", status.version),
+        *(("installed twice", place) for place in status.installed if len(status.installed) > 1),
+        ("start-up hook", status.hook),
+        ("host", host),
+        ("needed names", f"{len(status.present)} present" if status.host else "not looked for"),
+        *(("missing", name) for name in status.missing),
+        *(("flag", f"{flag.name}={flag.value} ({flag.origin})") for flag in status.flags),
+        *(("flag problem", problem) for problem in status.problems),
+        ("plugins", ", ".join(status.plugins)),
+        *(("blocked", name) for name in status.blocked),
+        *(("broken", f"{name}: {why}") for name, why in status.broken.items()),
+        ("next start", "attaches" if prediction.attaches else "does not attach"),
+        ("because" if not prediction.attaches else "that is", prediction.why),
+        *(("cannot credit", obstacle) for obstacle in prediction.obstacles),
+    ]
+    return "\n".join(_row(title, text) for title, text in rows)
+
+
+def _row(title: str, value: object) -> str:
+    return f"{title:<16} {value}"
+
+
+def _audit(options: argparse.Namespace) -> int:
+    environment = HostEnvironment(os.environ, find_host(Path(options.app_dir).resolve()))
+    try:
+        period = Period.parse(options.since, options.until, time.time())
+        sources = OfflineSources(environment)
+        result = asyncio.run(_run_audit(Audit(sources, period)))
+    except (OfflineError, ReconcileError) as error:
+        print(f"The audit could not be made: {error}", file=sys.stderr)
+        return FAILED
+    if options.json:
+        print(audit_output.as_json(result, sources.currency))
+    elif options.csv:
+        print(audit_output.as_csv(result))
+    else:
+        print(audit_output.as_text(result, sources.currency))
+    return 1 if result.findings else 0
+
+
+async def _run_audit(audit: Audit) -> AuditResult:
+    show = sys.stderr.isatty()
+    async for step in audit.run():
+        if isinstance(step, AuditResult):
+            if show:
+                print(file=sys.stderr)
+            return step
+        if show:
+            words = f"\r{step.payments} payments, {step.entries} credits checked"
+            print(words, end="", file=sys.stderr, flush=True)
+    raise AssertionError("an audit ends with its result")
 
 
 @contextmanager
@@ -35,45 +174,6 @@ def _silenced_logging() -> Iterator[None]:
         yield
     finally:
         logging.disable(logging.NOTSET)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="openwebui-billing-reconcile",
-        description="Credits a paid top-up although the webhook never came. Nothing here starts the host.",
-    )
-    commands = parser.add_subparsers(required=True, metavar="command")
-    status = commands.add_parser("status", help="say what the next start of the host will do, and why")
-    status.add_argument(
-        "--app-dir",
-        default=".",
-        help="where the server looks for open_webui (default: the current directory)",
-    )
-    status.add_argument("--url", help="ask a running server instead, such as http://127.0.0.1:8080")
-    status.add_argument("--json", action="store_true", help="for machines")
-    return parser
-
-
-def _words(status: Status) -> str:
-    rows = [
-        ("plugin", status.version),
-        *(("installed twice", place) for place in status.installed if len(status.installed) > 1),
-        ("start-up hook", status.hook),
-        (
-            "host",
-            f"{status.host}, version {status.host_version or 'unknown'}" if status.host else "not found",
-        ),
-        ("needed names", f"{len(status.present)} present" if status.host else "not looked for"),
-        *(("missing", name) for name in status.missing),
-        *(("flag", f"{flag.name}={flag.value} ({flag.origin})") for flag in status.flags),
-        *(("flag problem", problem) for problem in status.problems),
-        ("plugins", ", ".join(status.plugins)),
-        *(("blocked", name) for name in status.blocked),
-        *(("broken", f"{name}: {why}") for name, why in status.broken.items()),
-        ("next start", "attaches" if status.attaches else "does not attach"),
-        ("because" if not status.attaches else "that is", status.why),
-    ]
-    return "\n".join(f"{title:<16} {text}" for title, text in rows)
 
 
 if __name__ == "__main__":

@@ -163,6 +163,11 @@ class Settings:
     sweep_seconds: float = SWEEP_SECONDS.default
     problems: tuple[str, ...] = ()
 
+    def accepts_test_payments(self, is_test_shop: bool | None) -> bool:
+        """Whether test payments are credited in such a shop; ``None``, not known, counts as live."""
+        accepts = self.accept_test_payments
+        return is_test_shop is True if accepts is None else accepts
+
     @property
     def words(self) -> str:
         """Whether it writes, sweeps, and how often: for the line at start and for ``status``."""

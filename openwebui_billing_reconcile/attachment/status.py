@@ -9,11 +9,13 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, distributions, version
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any, Final
 
 from openwebui_billing_reconcile import settings
+from openwebui_billing_reconcile.host.environment import SECRET_KEY, SHOP_ID, HostEnvironment
 from openwebui_billing_reconcile.host.requirements import (
     BILLING,
     BILLING_ROUTER,
@@ -23,13 +25,14 @@ from openwebui_billing_reconcile.host.requirements import (
     has_ledger_key,
 )
 from openwebui_billing_reconcile.host.source import PACKAGE, SourceHost, find_package
+from openwebui_billing_reconcile.version import DISTRIBUTION, version
 from openwebui_billing_reconcile.web.wire import PATH
 
 from .attach import METHOD, State
 from .plugins import Plugins
 
-DISTRIBUTION = "openwebui-billing-reconcile"
 PREFIX = "/api/v1/billing"
+WALLET_SWITCH: Final = "ENABLE_BILLING_WALLET"
 _PTH = "openwebui_billing_reconcile_autoload.pth"
 
 
@@ -43,8 +46,19 @@ class FlagReading:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the next start will do, and why; ``obstacles`` keep it from crediting though it attaches."""
+
+    state: str
+    attaches: bool
+    credits: bool
+    why: str
+    obstacles: list[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """All that ``status`` found; ``attaches`` and ``why`` are its conclusion."""
+    """All that ``status`` found; ``prediction`` is its conclusion."""
 
     version: str
     installed: list[str]
@@ -59,22 +73,25 @@ class Status:
     plugins: list[str]
     blocked: list[str]
     broken: dict[str, str]
-    state: str
-    attaches: bool
-    why: str
+    prediction: Prediction
 
     def as_json(self) -> str:
         """The same, for machines."""
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
 
-def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool) -> Status:
-    """Look where a server started in, or with ``--app-dir``, ``app_dir`` would look."""
+def find_host(app_dir: Path) -> Path | None:
+    """Return the folder of the host's package, as a server started in ``app_dir`` would find it."""
     # The server puts its folder first. Where this command was started says nothing about the server.
     elsewhere = [folder for folder in sys.path if folder not in {"", str(Path.cwd())}]
-    package = find_package([str(app_dir), *elsewhere])
+    return find_package([str(app_dir), *elsewhere])
+
+
+def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool) -> Status:
+    """Look where a server started in, or with ``--app-dir``, ``app_dir`` would look."""
+    package = find_host(app_dir)
     source = SourceHost(package) if package else None
-    environment = _Environment(environ, package)
+    environment = HostEnvironment(environ, package)
     flags = settings.Settings.read(environment.variables)
     plugins = _plugins(flags.blocked_plugins, app_dir)
     requirements = list(check_requirements(source)) if source else []
@@ -82,7 +99,7 @@ def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool
     hook = _hook(is_installed)
     state, why = _predict(source, flags, missing, is_installed, hook)
     return Status(
-        version=_version(DISTRIBUTION) or "unknown",
+        version=version(),
         installed=_installed(),
         hook_installed=is_installed,
         hook=hook,
@@ -90,31 +107,54 @@ def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool
         host_version=_host_version(package),
         present=[name for name, is_there in requirements if is_there],
         missing=missing,
-        flags=environment.flags(),
+        flags=[_reading(flag, environment) for flag in settings.FLAGS],
         problems=list(flags.problems),
         plugins=plugins.names,
         blocked=plugins.blocked,
         broken=plugins.broken,
-        state=state,
-        attaches=state == State.ATTACHED,
-        why=why,
+        prediction=_prediction(state, why, environment, flags),
     )
 
 
-def ask_server(url: str, seconds: float = 10.0) -> tuple[bool, str]:
-    """Whether a running server has the endpoint: without a token it answers 401."""
+@dataclass(frozen=True, slots=True)
+class ServerAnswer:
+    """What a running server says: whether it has the endpoint, and ``report`` to an administrator."""
+
+    attached: bool
+    words: str
+    report: dict[str, Any] | None = None
+
+
+def ask_server(url: str, token: str | None = None, seconds: float = 10.0) -> ServerAnswer:
+    """Ask a running server whether it has the endpoint: without a token it answers 401.
+
+    With an administrator's ``token`` it is asked for version, mode, plugins and last pass as well.
+    """
     target = url.rstrip("/") + PREFIX + PATH
     try:
-        request = urllib.request.Request(target, data=b"{}", method="POST")  # noqa: S310 - the operator's URL
-        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
-            status = answer.status
-    except urllib.error.HTTPError as error:
-        status = error.code
+        status, _ = _request(target, b"{}", None, seconds)
+        if status != 401:
+            return ServerAnswer(False, f"{target} is not there: it answers {status}")
+        if token is None:
+            return ServerAnswer(True, f"{target} is there: without a token it answers 401")
+        status, body = _request(f"{target}/report?days=1", None, token, seconds)
+        if status == 200:
+            return ServerAnswer(True, f"{target} is there", json.loads(body))
     except (OSError, ValueError) as error:
-        return False, f"{url} does not answer: {error}"
-    if status == 401:
-        return True, f"{target} is there: without a token it answers 401"
-    return False, f"{target} is not there: it answers {status}"
+        return ServerAnswer(False, f"{url} does not answer: {error}")
+    return ServerAnswer(
+        True, f"{target} is there; with this token it answers {status}: is it an administrator's?"
+    )
+
+
+def _request(url: str, body: bytes | None, token: str | None, seconds: float) -> tuple[int, bytes]:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - the operator's URL
+    try:
+        with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, b""
 
 
 def _predict(
@@ -144,34 +184,26 @@ def _predict(
     return State.ATTACHED, f"the next start attaches {what}, and {flags.words}"
 
 
-class _Environment:
-    """The environment as the host's process will have it: its own variables, then those of its .env file."""
-
-    def __init__(self, environ: Mapping[str, str], package: Path | None) -> None:
-        # The host reads the file above its backend folder; what the environment says wins.
-        self._environ = environ
-        self._file = package.parent.parent / ".env" if package else None
-        self._from_file = _dotenv(self._file) if self._file else {}
-        self.variables = {**self._from_file, **environ}
-
-    def flags(self) -> list[FlagReading]:
-        return [FlagReading(flag.name, *self._reading(flag)) for flag in settings.FLAGS]
-
-    def _reading(self, flag: settings.Flag[object]) -> tuple[str, str]:
-        if flag.name in self._environ:
-            return self._environ[flag.name], "environment"
-        if flag.name in self._from_file:
-            return self._from_file[flag.name], str(self._file)
-        return flag.shown_default, "default"
+def _prediction(state: str, why: str, environment: HostEnvironment, flags: settings.Settings) -> Prediction:
+    attaches = state == State.ATTACHED
+    obstacles = list(_obstacles(environment, flags)) if attaches else []
+    return Prediction(state, attaches, attaches and not obstacles, why, obstacles)
 
 
-def _dotenv(file: Path) -> dict[str, str]:
-    """The variables of a .env file, read as the host reads them; without python-dotenv it reads none."""
-    try:
-        from dotenv import dotenv_values
-    except ImportError:
-        return {}
-    return {name: value for name, value in dotenv_values(file).items() if value is not None}
+def _obstacles(environment: HostEnvironment, flags: settings.Settings) -> Iterator[str]:
+    """Yield what keeps an attached plugin from crediting anybody."""
+    if not environment.is_on(WALLET_SWITCH):
+        yield f"{WALLET_SWITCH} is off: the endpoints answer 404"
+    for name in (SHOP_ID, SECRET_KEY):
+        if not environment.variables.get(name):
+            yield f"{name} is not set: the endpoints answer 503, and nothing is swept"
+    if flags.mode is settings.Mode.OBSERVE:
+        yield f"{settings.MODE.name} is observe: what would be done is logged, and nothing is written"
+
+
+def _reading(flag: settings.Flag[object], environment: HostEnvironment) -> FlagReading:
+    value = environment.variables.get(flag.name, flag.shown_default)
+    return FlagReading(flag.name, value, environment.origin(flag.name))
 
 
 def _hook(is_installed: bool) -> str:
@@ -186,7 +218,7 @@ def _hook(is_installed: bool) -> str:
 
 def _installed() -> list[str]:
     """Each installation on the path, the one that counts first."""
-    found = (d for d in distributions() if (d.metadata["Name"] or "").lower() == DISTRIBUTION)
+    found = (d for d in metadata.distributions() if (d.metadata["Name"] or "").lower() == DISTRIBUTION)
     return list(dict.fromkeys(f"{d.version} in {d.locate_file('')}" for d in found))
 
 
@@ -197,13 +229,13 @@ def _host_version(package: Path | None) -> str | None:
     try:
         return str(json.loads((package.parent.parent / "package.json").read_text())["version"])
     except (OSError, ValueError, KeyError, TypeError):
-        return _version("open-webui")
+        return _distribution_version("open-webui")
 
 
-def _version(distribution: str) -> str | None:
+def _distribution_version(distribution: str) -> str | None:
     try:
-        return version(distribution)
-    except PackageNotFoundError:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
         return None
 
 
@@ -239,6 +271,3 @@ class _ImportBlocker:
     def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> None:
         if name.partition(".")[0] == PACKAGE:
             raise ImportError("imports the host at once, so it cannot be checked without starting the host")
-
-
-__all__ = ["DISTRIBUTION", "FlagReading", "Status", "ask_server", "read_status"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from openwebui_billing_reconcile.hookspecs import Hooks
 
+from .environment import PROVIDER_URL
 from .requirements import AUTH, BILLING, BILLING_ROUTER, DB, ENV, ERROR_WORDS, REQUIRED_NAMES, TABLES, WALLET
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class OpenWebUIHost:
     @property
     def provider_url(self) -> str:
         """Where the provider's API is; its documented address where the host does not say."""
-        return str(getattr(self._modules[ENV], "YOOKASSA_API_URL", "") or "https://api.yookassa.ru/v3")
+        return str(getattr(self._modules[ENV], "YOOKASSA_API_URL", "") or PROVIDER_URL)
 
     @property
     def redis_url(self) -> str:

@@ -111,10 +111,11 @@ class AuditResult:
                 "unreadable": self.unreadable,
             },
             "settled": self.settled,
-            "totals": {kind.value: self._total(kind, currency) for kind in FindingClass},
+            "totals": {kind.value: self.total(kind, currency) for kind in FindingClass},
         }
 
-    def _total(self, kind: FindingClass, currency: str) -> dict[str, int]:
+    def total(self, kind: FindingClass, currency: str) -> dict[str, int]:
+        """Return how many findings of a class there are, and how many kopeks of ``currency``."""
         found = [finding for finding in self.findings if finding.kind is kind]
         amounts = (finding.money for finding in found)
         kopeks = sum(money.kopeks for money in amounts if money and money.currency == currency)

@@ -120,12 +120,8 @@ class Resources:
 
     def shop(self, gateway: PaymentGateway) -> Shop:
         """Return the host's side of payments that ``gateway`` knows."""
-        accepts_test = self.settings.accept_test_payments
-        return Shop(
-            account_id=gateway.account_id,
-            accepts_test_payments=gateway.is_test_shop is True if accepts_test is None else accepts_test,
-            default_currency=self.host.default_currency,
-        )
+        accepts_test = self.settings.accepts_test_payments(gateway.is_test_shop)
+        return Shop(gateway.account_id, accepts_test, self.host.default_currency)
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ def host(tmp_path: Path) -> Variant:
 
 
 def test_the_host_as_it_is_gets_the_endpoint_and_the_method(host: Variant) -> None:
-    assert host.status()["state"] == "attached"
+    assert host.status()["prediction"]["state"] == "attached"
     started = host.start()
     assert started.attached
     (line,) = started.lines()
@@ -29,7 +29,7 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(host: Variant) -> No
 
 def test_the_switch_is_read_from_the_hosts_env_file(host: Variant) -> None:
     host.write("../.env", f"{SWITCH}=off\n")
-    assert host.status()["state"] == "off"
+    assert host.status()["prediction"]["state"] == "off"
     started = host.start()
     assert not started.attached
     assert f"{SWITCH} is off" in started.log
@@ -40,7 +40,7 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
         "utils/airis/app_bootstrap.py", "from open_webui.routers import admin_billing, billing", "return"
     )
     (host.folder / "open_webui/routers/billing.py").unlink()
-    assert host.status()["state"] == "no_billing"
+    assert host.status()["prediction"]["state"] == "no_billing"
     started = host.start()
     assert not started.attached
     (line,) = started.lines()
@@ -50,7 +50,7 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
 def test_a_host_with_the_method_already_is_left_alone(host: Variant) -> None:
     own = f"{SERVICE}\n    async def reconcile_topup_payment(self, user_id, payment_id): ...\n"
     host.edit("utils/billing.py", SERVICE, own)
-    assert host.status()["state"] == "superseded"
+    assert host.status()["prediction"]["state"] == "superseded"
     started = host.start()
     assert started.method
     assert PATH not in started.paths
@@ -63,7 +63,7 @@ def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(host: Varia
     for path in (host.folder / "open_webui").rglob("*.py"):
         path.write_text(path.read_text().replace("get_admin_user", "get_administrator"))
     foretold = host.status()
-    assert foretold["state"] == "incompatible"
+    assert foretold["prediction"]["state"] == "incompatible"
     assert foretold["missing"] == [missing]
     started = host.start()
     assert not started.attached

@@ -108,7 +108,7 @@ class Variant:
         )
         assert not done.stderr
         status: dict[str, Any] = json.loads(done.stdout)
-        assert done.returncode == (0 if status["attaches"] else 1)
+        assert done.returncode == (0 if status["prediction"]["attaches"] else 1)
         assert not (self.folder / "data").exists(), "status has started the host"
         return status
 

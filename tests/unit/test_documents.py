@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from openwebui_billing_reconcile import settings
-from openwebui_billing_reconcile.attachment import status
 from openwebui_billing_reconcile.money.rules import HoldReason
+from openwebui_billing_reconcile.version import DISTRIBUTION
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "openwebui_billing_reconcile"
@@ -60,7 +60,7 @@ def test_each_reason_code_stands_in_the_readme() -> None:
 
 
 def test_status_calls_the_distribution_by_its_name() -> None:
-    assert PROJECT["name"] == status.DISTRIBUTION
+    assert PROJECT["name"] == DISTRIBUTION
 
 
 def test_nothing_forces_a_host_to_move_a_pin() -> None:

@@ -93,8 +93,8 @@ def test_an_attach_does_what_is_foretold(
     host.write(backend)
     foretold = status_of(backend)
     host.load()
-    assert foretold.state == attach().state
-    assert foretold.attaches is (what == "attached")
+    assert foretold.prediction.state == attach().state
+    assert foretold.prediction.attaches is (what == "attached")
 
 
 @pytest.mark.parametrize("switch", ["off", "0", "ture", "on", ""])
@@ -103,7 +103,7 @@ def test_an_attach_reads_the_switch_as_foretold(host: StubHost, backend: Path, s
     foretold = status_of(backend, **{SWITCH: switch})
     os.environ[SWITCH] = switch
     host.load()
-    assert foretold.state == attach().state
+    assert foretold.prediction.state == attach().state
 
 
 def test_each_flag_is_told_with_its_origin(host: StubHost, backend: Path) -> None:
@@ -116,8 +116,8 @@ def test_each_flag_is_told_with_its_origin(host: StubHost, backend: Path) -> Non
     assert flags[RATE] == ("5/minute", str(file))
     assert flags["BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS"] == ("auto", "default")
     assert "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS has a value" in status.problems[0]
-    assert status.attaches
-    assert status_of(backend).state == "off"
+    assert status.prediction.attaches
+    assert status_of(backend).prediction.state == "off"
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_the_hosts_version_is_read_where_the_host_reads_it(
 
 def test_without_a_host_it_says_where_to_go(backend: Path) -> None:
     status = status_of(backend)
-    assert (status.state, status.host, status.attaches) == ("no_host", None, False)
-    assert "--app-dir" in status.why
+    assert (status.prediction.state, status.host, status.prediction.attaches) == ("no_host", None, False)
+    assert "--app-dir" in status.prediction.why
 
 
 def test_app_dir_is_where_the_server_would_look(host: StubHost, backend: Path, tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ def test_every_needed_name_is_listed(host: StubHost, backend: Path) -> None:
 def test_where_the_hook_is_not_installed_it_says_so(host: StubHost, backend: Path) -> None:
     host.write(backend)
     status = read_status(backend, {}, is_installed=False)
-    assert (status.state, status.hook_installed) == ("hook_not_installed", False)
-    assert "the start-up hook is not installed" in status.why
+    assert (status.prediction.state, status.hook_installed) == ("hook_not_installed", False)
+    assert "the start-up hook is not installed" in status.prediction.why
 
 
 def test_plugins_are_told_apart(host: StubHost, backend: Path, install_plugin: InstallPlugin) -> None:
@@ -171,7 +171,7 @@ def test_plugins_are_told_apart(host: StubHost, backend: Path, install_plugin: I
     assert status.blocked == ["unwanted"]
     assert status.broken["broken"] == "OSError: no disk"
     assert "without starting the host" in status.broken["eager"]
-    assert status.attaches
+    assert status.prediction.attaches
 
 
 def test_two_installed_versions_are_named_the_one_that_counts_first(
