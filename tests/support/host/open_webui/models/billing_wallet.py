@@ -10,6 +10,7 @@ from sqlalchemy import Index, Integer, UniqueConstraint, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from open_webui.internal.db import Base
+from open_webui.shape import take_shape
 
 JsonDict = dict[str, Any]
 
@@ -196,3 +197,6 @@ class PaymentModel(_RowModel):
     subscription_id: str | None = None
     created_at: int
     updated_at: int
+
+
+take_shape(__name__, "tables")

@@ -89,17 +89,16 @@ class PaymentsTable:
         """One record, by the provider's id."""
         return self._first(select(Payment).where(Payment.provider_payment_id == provider_payment_id))
 
+    def update_payment_by_id(self, payment_id: str, updates: JsonDict) -> PaymentModel | None:
+        """Set some columns, found by our own id."""
+        return self._update_first(select(Payment).where(Payment.id == payment_id), updates)
+
     def update_payment_by_provider_id(
         self, provider_payment_id: str, updates: JsonDict
     ) -> PaymentModel | None:
         """Set some columns, whatever the record's state."""
         query = select(Payment).where(Payment.provider_payment_id == provider_payment_id)
-        with get_db() as db:
-            payment = db.scalar(query)
-            if payment is None:
-                return None
-            _update(db, payment, updates)
-            return PaymentModel.model_validate(payment)
+        return self._update_first(query, updates)
 
     def list_payments_by_wallet(
         self, wallet_id: str, status: str | None = None, kind: str | None = None, limit: int = 20
@@ -115,6 +114,14 @@ class PaymentsTable:
         """The wallet's newest payment whose means of payment was saved."""
         query = self._of_wallet(wallet_id, status, kind)
         return self._first(query.where(Payment.payment_method_id.is_not(None)))
+
+    def _update_first(self, query: Select[Any], updates: JsonDict) -> PaymentModel | None:
+        with get_db() as db:
+            payment = db.scalar(query)
+            if payment is None:
+                return None
+            _update(db, payment, updates)
+            return PaymentModel.model_validate(payment)
 
     def _of_wallet(self, wallet_id: str, status: str | None, kind: str | None) -> Select[Any]:
         query = select(Payment).where(Payment.wallet_id == wallet_id)

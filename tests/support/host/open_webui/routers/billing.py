@@ -24,6 +24,7 @@ from open_webui.models.billing import (
     WalletModel,
 )
 from open_webui.models.users import UserModel
+from open_webui.shape import take_shape
 from open_webui.utils.auth import get_verified_user
 from open_webui.utils.billing import (
     WebhookRetryableError,
@@ -90,15 +91,15 @@ def _payment_gateway_http_error(error: YooKassaRequestError, action: str) -> HTT
     )
 
 
-def _require_wallet() -> None:
+def require_wallet() -> None:
+    """Raise the 404 of a host that has its wallets switched off."""
     if not ENABLE_BILLING_WALLET:
         raise HTTPException(status.HTTP_404_NOT_FOUND, "Billing wallet is disabled")
 
 
-@router.get("/balance")
-async def get_balance(user: VerifiedUser) -> BalanceResponse:
-    """What one has."""
-    _require_wallet()
+def balance_of(user: UserModel) -> BalanceResponse:
+    """Read the user's wallet; make it, if it is not there."""
+    require_wallet()
     wallet = wallet_service.get_or_create_wallet(user.id, BILLING_DEFAULT_CURRENCY)
     saved = Payments.get_latest_payment_with_method(
         wallet.id, PaymentStatus.SUCCEEDED.value, PaymentKind.TOPUP.value
@@ -109,17 +110,23 @@ async def get_balance(user: VerifiedUser) -> BalanceResponse:
     )
 
 
+@router.get("/balance")
+async def get_balance(user: VerifiedUser) -> BalanceResponse:
+    """What one has."""
+    return balance_of(user)
+
+
 @router.get("/ledger")
 async def get_ledger(user: VerifiedUser, limit: int = 50, skip: int = 0) -> list[LedgerEntryModel]:
     """How it came and went."""
-    _require_wallet()
+    require_wallet()
     return LedgerEntries.get_entries_by_user(user.id, limit=limit, offset=skip)
 
 
 @router.post("/topup")
 async def create_topup(request: TopupRequest, user: VerifiedUser) -> TopupResponse:
     """Begin to pay."""
-    _require_wallet()
+    require_wallet()
     wallet = wallet_service.get_or_create_wallet(user.id, BILLING_DEFAULT_CURRENCY)
     try:
         payment = await billing_service.create_topup_payment(
@@ -156,17 +163,20 @@ async def get_public_pricing_config() -> dict[str, Any]:
     }
 
 
-@router.post("/webhook/yookassa")
-async def yookassa_webhook(request: Request) -> dict[str, str]:
-    """Take a notification; anything but 200 makes the provider send it again."""
+async def read_notification(request: Request) -> dict[str, Any]:
+    """A notification, flattened; the 400 for what is none."""
     try:
         webhook_data = json.loads(await request.body())
     except ValueError as error:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "Invalid JSON payload") from error
     try:
-        parsed = YooKassaWebhookHandler.parse_webhook(webhook_data)
+        return YooKassaWebhookHandler.parse_webhook(webhook_data)
     except (ValueError, AttributeError) as error:
         raise HTTPException(status.HTTP_400_BAD_REQUEST, "Invalid webhook payload") from error
+
+
+async def process_notification(parsed: dict[str, Any]) -> None:
+    """Act on it; anything but 200 makes the provider send it again."""
     try:
         await billing_service.process_payment_webhook(parsed)
     except WebhookVerificationError as error:
@@ -180,4 +190,13 @@ async def yookassa_webhook(request: Request) -> dict[str, str]:
         log.exception("Webhook failed")
         raise HTTPException(status.HTTP_500_INTERNAL_SERVER_ERROR, "Failed to process webhook") from error
     log.info("Webhook about %s done", parsed["payment_id"])
+
+
+@router.post("/webhook/yookassa")
+async def yookassa_webhook(request: Request) -> dict[str, str]:
+    """Take a notification."""
+    await process_notification(await read_notification(request))
     return {"status": "ok"}
+
+
+take_shape(__name__, "routes")

@@ -26,14 +26,16 @@ from open_webui.models.billing import (
     Wallets,
 )
 from open_webui.models.billing_wallet import JsonDict
+from open_webui.shape import take_shape
 from open_webui.utils.wallet import wallet_service
-from open_webui.utils.yookassa import get_yookassa_client
+from open_webui.utils.yookassa import YooKassaClient, get_yookassa_client
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
 
 AUTO_TOPUP_MAX_FAILURES = 3
 SECONDS_PER_DAY = 86_400
+NO_CLIENT = "YooKassa client not initialized"
 # The status a payment must have at the provider for a notification to be believed.
 EXPECTED_STATUS = {
     "payment.succeeded": "succeeded",
@@ -60,16 +62,19 @@ class AutoTopupResult:
     message: str | None = None
 
 
-def _webhook_payload(webhook_data: JsonDict) -> JsonDict:
+def webhook_payload(webhook_data: JsonDict) -> JsonDict:
+    """What is kept of a notification."""
     names = ("event_type", "payment_id", "status", "amount", "currency", "metadata")
     return {name: webhook_data.get(name) for name in names}
 
 
-def _payment_payload(payment: JsonDict) -> JsonDict:
+def payment_payload(payment: JsonDict) -> JsonDict:
+    """What is kept of the provider's answer to a new payment."""
     return {name: payment.get(name) for name in ("id", "status", "amount", "confirmation")}
 
 
-def _pending_topup(**columns: Any) -> PaymentModel:
+def pending_topup(**columns: Any) -> PaymentModel:
+    """A new record, yet to be stored."""
     now = int(time.time())
     return PaymentModel(
         id=str(uuid.uuid4()),
@@ -81,6 +86,60 @@ def _pending_topup(**columns: Any) -> PaymentModel:
         updated_at=now,
         **columns,
     )
+
+
+def provider_facts(payment: JsonDict) -> JsonDict:
+    """Status and money as the provider has them."""
+    amount = payment.get("amount")
+    amount = amount if isinstance(amount, dict) else {}
+    return {
+        "status": payment.get("status"),
+        "amount": amount.get("value"),
+        "currency": amount.get("currency"),
+    }
+
+
+def topup_metadata(user_id: str, wallet_id: str, amount_kopeks: int) -> JsonDict:
+    """What the provider is to hand back with the payment."""
+    return {
+        "kind": PaymentKind.TOPUP.value,
+        "user_id": user_id,
+        "wallet_id": wallet_id,
+        "amount_kopeks": amount_kopeks,
+    }
+
+
+def topup_request(amount_kopeks: int, metadata: JsonDict) -> JsonDict:
+    """What every top-up says when it is opened at the provider."""
+    amount = (Decimal(amount_kopeks) / 100).quantize(Decimal("0.01"))
+    return {
+        "amount": amount,
+        "currency": BILLING_DEFAULT_CURRENCY,
+        "description": f"Wallet top-up, {amount} {BILLING_DEFAULT_CURRENCY}",
+        "metadata": metadata,
+    }
+
+
+def saved_method(payment: JsonDict) -> str | None:
+    """The means of payment that the provider keeps for the next time."""
+    method = payment.get("payment_method")
+    return method.get("id") if isinstance(method, dict) else None
+
+
+def check_amount(amount_kopeks: int) -> None:
+    """Raise ``ValueError`` for what nobody can pay in."""
+    if amount_kopeks <= 0:
+        raise ValueError("Topup amount must be positive")
+    if BILLING_TOPUP_PACKAGES_KOPEKS and amount_kopeks not in BILLING_TOPUP_PACKAGES_KOPEKS:
+        raise ValueError("Invalid topup amount")
+
+
+def require_client() -> YooKassaClient:
+    """The provider's client. Raises ``RuntimeError`` where the shop is not known."""
+    yookassa = get_yookassa_client()
+    if yookassa is None:
+        raise RuntimeError(NO_CLIENT)
+    return yookassa
 
 
 class BillingService:
@@ -130,40 +189,20 @@ class BillingService:
         extra_metadata: JsonDict | None = None,
         **options: Any,
     ) -> dict[str, Any]:
-        if amount_kopeks <= 0:
-            raise ValueError("Topup amount must be positive")
-        if BILLING_TOPUP_PACKAGES_KOPEKS and amount_kopeks not in BILLING_TOPUP_PACKAGES_KOPEKS:
-            raise ValueError("Invalid topup amount")
-        yookassa = get_yookassa_client()
-        if yookassa is None:
-            raise RuntimeError("YooKassa client not initialized")
-        amount = (Decimal(amount_kopeks) / 100).quantize(Decimal("0.01"))
-        metadata = {
-            "kind": PaymentKind.TOPUP.value,
-            "user_id": user_id,
-            "wallet_id": wallet_id,
-            "amount_kopeks": amount_kopeks,
-            **(extra_metadata or {}),
-        }
-        payment = await yookassa.create_payment(
-            amount=amount,
-            currency=BILLING_DEFAULT_CURRENCY,
-            description=f"Wallet top-up, {amount} {BILLING_DEFAULT_CURRENCY}",
-            metadata=metadata,
-            **options,
-        )
-        method = payment.get("payment_method")
-        method_id = method.get("id") if isinstance(method, dict) else None
+        check_amount(amount_kopeks)
+        yookassa = require_client()
+        metadata = topup_metadata(user_id, wallet_id, amount_kopeks) | (extra_metadata or {})
+        payment = await yookassa.create_payment(**topup_request(amount_kopeks, metadata), **options)
         # Should this fail, the provider has a payment that we know nothing of.
         self.payments.create_payment(
-            _pending_topup(
+            pending_topup(
                 amount_kopeks=amount_kopeks,
                 currency=BILLING_DEFAULT_CURRENCY,
                 provider_payment_id=payment.get("id"),
-                payment_method_id=method_id or options.get("payment_method_id"),
+                payment_method_id=saved_method(payment) or options.get("payment_method_id"),
                 status_details={"yookassa_status": payment.get("status")},
                 metadata_json=metadata,
-                raw_payload_json=_payment_payload(payment),
+                raw_payload_json=payment_payload(payment),
                 user_id=user_id,
                 wallet_id=wallet_id,
             )
@@ -252,6 +291,16 @@ class BillingService:
 
     async def process_payment_webhook(self, webhook_data: JsonDict) -> None:
         """Act on a notification, after asking the provider whether it is true."""
+        trusted = await self._confirmed(webhook_data)
+        event_type, metadata = trusted["event_type"], trusted["metadata"]
+        if metadata.get("kind") != PaymentKind.TOPUP.value:
+            self._process_subscription_webhook(event_type, metadata, trusted["status"])
+            return
+        # Flaw: it reads and writes the database, and waits for locks, on the event loop.
+        self._process_topup_webhook(event_type, trusted["payment_id"], trusted)
+
+    async def _confirmed(self, webhook_data: JsonDict) -> JsonDict:
+        """The notification with what the provider says in the place of what the sender says."""
         event_type, payment_id = webhook_data.get("event_type"), webhook_data.get("payment_id")
         if not isinstance(event_type, str) or not event_type:
             raise WebhookVerificationError("Missing event_type")
@@ -260,25 +309,16 @@ class BillingService:
         payment = await self._confirmed_payment(event_type, payment_id)
         # Flaw: where the provider has no metadata, those of the unsigned notification are believed.
         metadata = payment.get("metadata", webhook_data.get("metadata"))
-        metadata = metadata if isinstance(metadata, dict) else {}
-        if metadata.get("kind") != PaymentKind.TOPUP.value:
-            self._process_subscription_webhook(event_type, metadata, payment.get("status"))
-            return
-        amount = payment.get("amount")
-        amount = amount if isinstance(amount, dict) else {}
-        trusted = webhook_data | {
-            "status": payment.get("status"),
-            "amount": amount.get("value"),
-            "currency": amount.get("currency"),
-            "metadata": metadata,
-        }
-        # Flaw: it reads and writes the database, and waits for locks, on the event loop.
-        self._process_topup_webhook(event_type, payment_id, trusted)
+        return (
+            webhook_data
+            | provider_facts(payment)
+            | {"metadata": metadata if isinstance(metadata, dict) else {}}
+        )
 
     async def _confirmed_payment(self, event_type: str, payment_id: str) -> dict[str, Any]:
         yookassa = get_yookassa_client()
         if yookassa is None:
-            raise WebhookRetryableError("YooKassa client not initialized")
+            raise WebhookRetryableError(NO_CLIENT)
         try:
             payment = await yookassa.get_payment(payment_id)
         except Exception as error:
@@ -356,19 +396,8 @@ class BillingService:
             # Flaw: returns as if all were well.
             log.error("Top-up %s names no amount or no wallet", payment_id)
             return
-        expires_at = None
-        if BILLING_TOPUP_TTL_DAYS > 0:
-            expires_at = int(time.time()) + BILLING_TOPUP_TTL_DAYS * SECONDS_PER_DAY
         try:
-            wallet_service.apply_topup(
-                wallet_id=wallet_id,
-                amount_kopeks=amount_kopeks,
-                reference_id=payment_id,
-                reference_type="payment",
-                idempotency_key=payment.id,
-                expires_at=expires_at,
-                metadata={"provider": "yookassa", "payment_id": payment_id},
-            )
+            self._add_to_wallet(payment, payment_id, wallet_id, amount_kopeks)
         except Exception:
             # Flaw: swallowed, so the provider hears "ok" and never sends it again.
             log.exception("Top-up %s could not be credited", payment_id)
@@ -377,6 +406,22 @@ class BillingService:
             self._reset_auto_topup_failures(wallet_id)
         # A crash before this line leaves a credited payment pending.
         self._mark_payment(payment_id, PaymentStatus.SUCCEEDED, webhook_data)
+
+    def _add_to_wallet(
+        self, payment: PaymentModel, payment_id: str, wallet_id: str, amount_kopeks: int
+    ) -> None:
+        expires_at = None
+        if BILLING_TOPUP_TTL_DAYS > 0:
+            expires_at = int(time.time()) + BILLING_TOPUP_TTL_DAYS * SECONDS_PER_DAY
+        wallet_service.apply_topup(
+            wallet_id=wallet_id,
+            amount_kopeks=amount_kopeks,
+            reference_id=payment_id,
+            reference_type="payment",
+            idempotency_key=payment.id,
+            expires_at=expires_at,
+            metadata={"provider": "yookassa", "payment_id": payment_id},
+        )
 
     def _cancel_topup(
         self, payment_id: str, wallet_id: str | None, is_auto: bool, webhook_data: JsonDict
@@ -388,13 +433,16 @@ class BillingService:
             # Flaw: every repetition of the notification counts as another failure.
             self._record_auto_topup_failure(wallet.id, wallet.auto_topup_fail_count)
 
-    def _mark_payment(self, payment_id: str, status: PaymentStatus, webhook_data: JsonDict) -> None:
+    def _mark_payment(
+        self, payment_id: str, status: PaymentStatus, webhook_data: JsonDict, **others: object
+    ) -> None:
         self.payments.update_payment_by_provider_id(
             payment_id,
             {
                 "status": status.value,
                 "status_details": {"yookassa_status": webhook_data.get("status")},
-                "raw_payload_json": _webhook_payload(webhook_data),
+                "raw_payload_json": webhook_payload(webhook_data),
+                **others,
             },
         )
 
@@ -410,13 +458,13 @@ class BillingService:
         if not (amount_kopeks and wallet_id and user_id):
             return None
         return self.payments.create_payment(
-            _pending_topup(
+            pending_topup(
                 amount_kopeks=amount_kopeks,
                 currency=webhook_data.get("currency") or BILLING_DEFAULT_CURRENCY,
                 provider_payment_id=payment_id,
                 status_details={"yookassa_status": webhook_data.get("status")},
                 metadata_json=metadata,
-                raw_payload_json=_webhook_payload(webhook_data),
+                raw_payload_json=webhook_payload(webhook_data),
                 user_id=user_id,
                 wallet_id=wallet_id,
             )
@@ -433,3 +481,6 @@ class BillingService:
 
 
 billing_service = BillingService()
+
+
+take_shape(__name__, "billing")

@@ -11,10 +11,17 @@ from sqlalchemy.orm import Session
 from open_webui.internal.db import get_db
 from open_webui.models.billing import LedgerEntry, LedgerEntryType, Wallet
 from open_webui.models.billing_wallet import JsonDict
+from open_webui.shape import take_shape
 
 
 class WalletError(Exception):
     """A movement that cannot be made."""
+
+
+def new_wallet(user_id: str, currency: str) -> Wallet:
+    """An empty wallet, yet to be stored."""
+    now = int(time.time())
+    return Wallet(id=str(uuid.uuid4()), user_id=user_id, currency=currency, created_at=now, updated_at=now)
 
 
 class WalletService:
@@ -23,17 +30,10 @@ class WalletService:
     def get_or_create_wallet(self, user_id: str, currency: str) -> Wallet:
         """Somebody's wallet in a currency, an empty one at first."""
         query = select(Wallet).where(Wallet.user_id == user_id, Wallet.currency == currency)
-        now = int(time.time())
         with get_db() as db:
             wallet = db.scalar(query)
             if wallet is None:
-                wallet = Wallet(
-                    id=str(uuid.uuid4()),
-                    user_id=user_id,
-                    currency=currency,
-                    created_at=now,
-                    updated_at=now,
-                )
+                wallet = new_wallet(user_id, currency)
                 db.add(wallet)
                 # Flaw: of two that come here at once, one gets an IntegrityError.
                 db.commit()
@@ -114,13 +114,16 @@ class WalletService:
 
     def _lock_wallet(self, db: Session, wallet_id: str) -> Wallet:
         """The wallet, nobody else's to change until the session ends."""
-        if db.get_bind().dialect.name == "sqlite":
-            db.execute(text("BEGIN IMMEDIATE"))
+        self._begin(db)
         # Flaw: elsewhere the lock is waited for without end, a pool's connection in hand.
         wallet = db.scalar(select(Wallet).where(Wallet.id == wallet_id).with_for_update())
         if wallet is None:
             raise WalletError(f"Wallet {wallet_id} not found")
         return wallet
+
+    def _begin(self, db: Session) -> None:
+        if db.get_bind().dialect.name == "sqlite":
+            db.execute(text("BEGIN IMMEDIATE"))
 
     def _find_adjustment(
         self,
@@ -162,3 +165,5 @@ class WalletService:
 
 
 wallet_service = WalletService()
+
+take_shape(__name__, "wallet")

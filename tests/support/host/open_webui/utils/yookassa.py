@@ -11,6 +11,8 @@ from typing import Any
 
 import aiohttp
 
+from open_webui.shape import take_shape
+
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
 
@@ -60,25 +62,30 @@ class YooKassaClient:
         save_payment_method: bool | None = None,
     ) -> dict[str, Any]:
         """Open a payment; with a saved means of payment nobody has to confirm it."""
-        confirmation = {"type": "redirect", "return_url": return_url} if return_url else None
         body = {
             "amount": {"value": str(amount), "currency": currency},
             "capture": capture,
             "description": description,
-            "confirmation": confirmation,
             "metadata": metadata,
             "payment_method_id": payment_method_id,
             "save_payment_method": save_payment_method,
         }
-        given = {name: value for name, value in body.items() if value is not None}
-        payment = await self._request("POST", "payments", given, str(uuid.uuid4()))
-        log.info("Payment %s opened for %s %s", payment.get("id"), amount, currency)
-        return payment
+        return await self._open_payment(body, return_url, str(uuid.uuid4()))
 
     async def get_payment(self, payment_id: str) -> dict[str, Any]:
         """A payment as the provider has it."""
         # Flaw: the id goes into the address unescaped and can lead anywhere.
         return await self._request("GET", f"payments/{payment_id}")
+
+    async def _open_payment(
+        self, body: dict[str, Any], return_url: str | None, idempotence_key: str
+    ) -> dict[str, Any]:
+        given = {name: value for name, value in body.items() if value is not None}
+        if return_url:
+            given["confirmation"] = {"type": "redirect", "return_url": return_url}
+        payment = await self._request("POST", "payments", given, idempotence_key)
+        log.info("Payment %s opened: %s", payment.get("id"), body["amount"])
+        return payment
 
     async def _request(
         self,
@@ -150,3 +157,6 @@ def init_yookassa(config: YooKassaConfig) -> YooKassaClient:
 def get_yookassa_client() -> YooKassaClient | None:
     """The client, once there is one."""
     return _client
+
+
+take_shape(__name__, "yookassa")
