@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness.host import Program
+from tests.support.harness.host import REFERENCE_FOLDER, Program
 from tests.support.harness.postgres import Postgres, running_postgres
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import running_simulator
@@ -26,6 +27,14 @@ def program(pytestconfig: pytest.Config) -> Program:
     folder, python = pytestconfig.getoption("--host-dir"), pytestconfig.getoption("--host-python")
     reference = Program()
     return Program(folder.resolve() if folder else reference.folder, python or reference.python)
+
+
+@pytest.fixture(scope="session")
+def newer_program(program: Program) -> Program:
+    """The reference host in the newer host's shape; a real host has one shape only."""
+    if program.folder != REFERENCE_FOLDER:
+        pytest.skip("only the reference host has a second shape")
+    return replace(program, shape="n")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 import httpx
@@ -56,10 +56,14 @@ _LIGHT = {
 
 @dataclass(frozen=True)
 class Program:
-    """Which host, by its backend folder, and the Python that runs it."""
+    """Which host, by its backend folder, and the Python that runs it.
+
+    ``shape`` is the real host, older or newer, that the reference host is like; others have only their own.
+    """
 
     folder: Path = REFERENCE_FOLDER
     python: str = sys.executable
+    shape: Literal["p", "n"] = "p"
 
     def environment(
         self,
@@ -79,6 +83,7 @@ class Program:
             "ENABLE_BILLING_WALLET": "true",
             # A test says what is asked and when; those of the sweep turn it on.
             "ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "false",
+            "REFERENCE_HOST_SHAPE": self.shape,
         }
         return {**inherited, **_LIGHT, **own, **(_shop(simulator) if simulator else {}), **(extra or {})}
 
