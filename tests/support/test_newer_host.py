@@ -288,9 +288,10 @@ def test_payment_only_the_provider_knows_is_adopted(host: Host, user: User) -> N
         ({"user_id": None}, 503),
         ({"user_id": "another"}, 400),
         ({"wallet_id": "?"}, 400),
+        ({"amount_kopeks": "1"}, 400),
     ],
 )
-def test_without_a_record_the_wallet_has_to_be_the_users(
+def test_without_a_record_the_metadata_have_to_add_up(
     host: Host, user: User, metadata: Document, status: int
 ) -> None:
     payment_id = unrecorded(user, **metadata)
