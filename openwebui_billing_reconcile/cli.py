@@ -105,8 +105,9 @@ def _server_status(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps({"url": options.url, "attached": answer.attached, "why": answer.words, **facts}))
     else:
-        rows = [("server", answer.words), *facts.items()] if report else [("server", answer.words)]
-        print("\n".join(_row(title, value) for title, value in rows))
+        print(answer.words)
+        for title, value in facts.items() if report else ():
+            print(_row(title, value))
     return 0 if answer.attached else 1
 
 

@@ -52,8 +52,8 @@ class HostEnvironment:
         if url.get_backend_name() == "sqlite" and url.database:
             folder = self._package.parent if self._package else Path()
             return url.set(database=str(folder / url.database))  # relative: to where the server is started
-        if url.drivername == "postgresql" and not find_spec("psycopg2") and find_spec("psycopg"):
-            return url.set(drivername="postgresql+psycopg")
+        if url.drivername == "postgresql":  # which driver that means differs between versions of SQLAlchemy
+            return url.set(drivername=f"postgresql+{'psycopg2' if find_spec('psycopg2') else 'psycopg'}")
         return url
 
     def _database_url(self) -> str:

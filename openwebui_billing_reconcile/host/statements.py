@@ -208,6 +208,7 @@ def open_topups(payment: Table) -> Select[Any]:
             payment.c.status == PENDING,
             payment.c.created_at.between(bindparam("since"), bindparam("until")),
             payment.c.kind == TOPUP,
+            payment.c.provider_payment_id.is_not(None),
             place > tuple_(bindparam("after_created_at"), bindparam("after_payment_id")),
         )
         .order_by(payment.c.created_at, payment.c.provider_payment_id)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
-from .rules import Cancel, Decision, Hold, HoldReason, Shop, StillPending, decide, named_wallet
+from .rules import AlreadyCredited, Credit, Hold, HoldReason, Shop, decide, named_wallet
 from .values import PENDING, LocalState, Money, ProviderPayment, Wallet
 
 RELEASABLE: Final = frozenset(
@@ -20,6 +20,11 @@ RELEASABLE: Final = frozenset(
 """The holds whose obstacle a person can judge. No other can be released."""
 
 
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """There is nothing to release: reconciling the payment is enough."""
+
+
 def decide_release(
     payment: ProviderPayment,
     local: LocalState,
@@ -28,7 +33,7 @@ def decide_release(
     user_id: str,
     shop: Shop,
     reason: HoldReason,
-) -> Decision:
+) -> Credit | AlreadyCredited | Hold | NotHeld:
     """Return what a release for ``reason`` does: a ``Credit``; anything else refuses it.
 
     The same decision is made once more, with what the provider holds as the amount and the named obstacle
@@ -36,6 +41,8 @@ def decide_release(
     the user's own in the payment's currency.
     """
     current = decide(payment, local, wallet, user_id, shop)
+    if not isinstance(current, Hold):
+        return current if isinstance(current, AlreadyCredited) else NotHeld()
     held = payment.held
     if current != Hold(reason) or reason not in RELEASABLE or held is None or not held.kopeks:
         return current
@@ -49,7 +56,7 @@ def decide_release(
             payment, local = _without_wallet(payment, local)
     target = wallet if named_wallet(payment, local) else own_wallet
     decision = decide(payment, local, target, user_id, shop)
-    return Hold(HoldReason.NOT_PAID) if isinstance(decision, StillPending | Cancel) else decision
+    return decision if isinstance(decision, Credit | Hold) else Hold(HoldReason.NOT_PAID)
 
 
 def _with_amount(

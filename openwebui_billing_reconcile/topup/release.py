@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from openwebui_billing_reconcile.errors import (
     InvalidReleaseError,
@@ -17,7 +17,7 @@ from openwebui_billing_reconcile.errors import (
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import Way
-from openwebui_billing_reconcile.money.release import decide_release
+from openwebui_billing_reconcile.money.release import NotHeld, decide_release
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
     Credit,
@@ -33,6 +33,7 @@ from openwebui_billing_reconcile.money.values import (
     TOPUP,
     LedgerEntry,
     LocalState,
+    Money,
     ProviderPayment,
     ReleaseResult,
     Wallet,
@@ -116,32 +117,40 @@ class Releaser:
     def _release(
         self, order: ReleaseOrder, payment: ProviderPayment, user_id: str, shop: Shop, *, confirm: bool
     ) -> ReleaseResult:
+        local, credit = self._decide(order, payment, user_id, shop)
+        if not confirm:
+            return _result(payment, local, user_id, credit)
+        if credit.wallet is None:
+            with database_errors(f"payment={payment.id}"):
+                self._ledger.create_wallet(user_id, credit.money.currency)
+            # That may have waited, so what was read before it counts for nothing.
+            return self._release(order, payment, user_id, shop, confirm=confirm)
+        self._write(order, payment, local, credit.money, credit.wallet)
+        return self._prove(order, payment, user_id, credit)
+
+    def _decide(
+        self, order: ReleaseOrder, payment: ProviderPayment, user_id: str, shop: Shop
+    ) -> tuple[LocalState, Credit]:
         with database_errors(f"payment={payment.id}"):
             local, wallet, own_wallet = self._ledger.read_with_wallets(payment.id, payment, user_id)
         match decide_release(payment, local, wallet, own_wallet, user_id, shop, order.reason):
-            case Credit() as credit if not confirm:
-                return _result(payment, local, user_id, credit)
-            case Credit(money, None):
-                with database_errors(f"payment={payment.id}"):
-                    self._ledger.create_wallet(user_id, money.currency)
-                # That may have waited, so what was read before it counts for nothing.
-                return self._release(order, payment, user_id, shop, confirm=confirm)
-            case Credit(money, Wallet() as target) as credit:
-                self._write(order, payment, local, credit, target)
-                return self._prove(order, payment, user_id, credit)
+            case Credit() as credit:
+                return local, credit
             case AlreadyCredited():
                 raise _already_credited()
             case Hold(reason):
                 raise ReleaseRefusedError(reason.message, reason=reason.value)
-            case _:
+            case NotHeld():
                 raise ReleaseRefusedError("This payment is not held: reconciling it is enough")
+            case never:
+                assert_never(never)
 
     def _write(
         self,
         order: ReleaseOrder,
         payment: ProviderPayment,
         local: LocalState,
-        credit: Credit,
+        money: Money,
         target: Wallet,
     ) -> None:
         metadata = {
@@ -156,7 +165,7 @@ class Releaser:
         }
         record_id = local.record.id if local.record else None
         try:
-            self._ledger.release(payment.id, record_id, target, credit.money, metadata)
+            self._ledger.release(payment.id, record_id, target, money, metadata)
         except WalletBusyError:
             raise
         except Exception as error:  # noqa: BLE001 - the host may raise anything; the ledger tells what is so

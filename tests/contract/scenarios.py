@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import httpx
 import pytest
+from sqlalchemy import select
 
 from tests.support.harness.host import PACKAGE, Host, Program, User, running_host
 from tests.support.harness.postgres import Postgres
@@ -64,6 +65,13 @@ def stored_rows(user: User, payment_id: str) -> Document:
         "entries": books.entries(payment_id),
         "wallets": books.wallets(user.id),
     }
+
+
+def dump(host: Host) -> list[list[Any]]:
+    """Return all rows of all billing tables."""
+    tables = (host.books.payments, host.books.wallet_table, host.books.ledger)
+    with host.books.transaction() as connection:
+        return [sorted(map(tuple, connection.execute(select(table)).all()), key=repr) for table in tables]
 
 
 @contextmanager

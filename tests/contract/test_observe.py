@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from sqlalchemy import select
 
 from tests.support.harness.host import Host, Program, User
 from tests.support.harness.postgres import Postgres
 from tests.support.harness.waiting import wait_until
 
 from . import answers
-from .scenarios import host_with_a_provider, paid
+from .scenarios import dump, host_with_a_provider, paid
 
 OBSERVING = {
     "BILLING_TOPUP_RECONCILE_MODE": "observe",
@@ -34,13 +32,6 @@ def host(request: pytest.FixtureRequest, program: Program, postgres: Postgres) -
 @pytest.fixture
 def user(host: Host) -> User:
     return host.new_user()
-
-
-def dump(host: Host) -> list[list[Any]]:
-    """Return all rows of all billing tables."""
-    tables = (host.books.payments, host.books.wallet_table, host.books.ledger)
-    with host.books.transaction() as connection:
-        return [sorted(map(tuple, connection.execute(select(table)).all()), key=repr) for table in tables]
 
 
 def logged(host: Host, words: str) -> None:

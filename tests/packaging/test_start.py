@@ -22,9 +22,8 @@ def test_the_host_as_it_is_gets_the_endpoint_and_the_method(host: Variant) -> No
     started = host.start()
     assert started.attached
     (line,) = started.lines()
-    assert (
-        "is attached: POST /topup/reconcile, POST /topup/reconcile/pending; BillingService.reconcile" in line
-    )
+    assert "is attached: POST /topup/reconcile, POST /topup/reconcile/pending, GET " in line
+    assert "; BillingService.reconcile_topup_payment, " in line
 
 
 def test_the_switch_is_read_from_the_hosts_env_file(host: Variant) -> None:

@@ -37,9 +37,9 @@ def test_without_site_packages_the_hook_is_not_installed_and_it_says_what_to_do(
     )
     status: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == 1
-    assert (status["state"], status["hook_installed"]) == ("hook_not_installed", False)
-    assert "-S" in status["why"]
-    assert "asgi" in status["why"]
+    assert (status["prediction"]["state"], status["hook_installed"]) == ("hook_not_installed", False)
+    assert "-S" in status["prediction"]["why"]
+    assert "asgi" in status["prediction"]["why"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import sys
 import urllib.error
 from collections.abc import Callable
 from email.message import Message
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,9 @@ def test_a_sound_host_is_described_in_words(
     host: StubHost, backend: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     host.write(backend)
+    (backend.parent / ".env").write_text(
+        "ENABLE_BILLING_WALLET=true\nYOOKASSA_SHOP_ID=100500\nYOOKASSA_SECRET_KEY=live_x\n"
+    )
     with contextlib.chdir(backend):
         assert cli.main(["status"]) == 0
     words = capsys.readouterr().out
@@ -61,6 +65,56 @@ def test_a_sound_host_is_described_in_words(
     assert f"flag             {SWITCH}=true (default)" in words
     assert "missing" not in words
     assert "next start       attaches" in words
+    assert "cannot credit" not in words
+    assert "live_x" not in words
+
+
+CREDITS = {
+    "ENABLE_BILLING_WALLET": "True",
+    "YOOKASSA_SHOP_ID": "100500",
+    "YOOKASSA_SECRET_KEY": "live_x",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("ENABLE_BILLING_WALLET", "false", "the endpoints answer 404"),
+        ("ENABLE_BILLING_WALLET", "1", "the endpoints answer 404"),  # the host reads "true" only
+        ("YOOKASSA_SHOP_ID", "", "YOOKASSA_SHOP_ID is not set: the endpoints answer 503"),
+        ("YOOKASSA_SECRET_KEY", "", "YOOKASSA_SECRET_KEY is not set: the endpoints answer 503"),
+        ("BILLING_TOPUP_RECONCILE_MODE", "observe", "nothing is written"),
+    ],
+)
+def test_what_attaches_and_cannot_credit_is_told_apart(
+    host: StubHost,
+    backend: Path,
+    mocker: MockerFixture,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    words: str,
+) -> None:
+    host.write(backend)
+    mocker.patch.dict(os.environ, CREDITS)
+    assert cli.main(["status", "--app-dir", str(backend)]) == 0
+    os.environ[name] = value
+    capsys.readouterr()
+    assert cli.main(["status", "--app-dir", str(backend)]) == cli.CANNOT_CREDIT
+    told = capsys.readouterr().out
+    assert "next start       attaches" in told
+    assert f"cannot credit    {name} is" in told
+    assert words in told
+    assert cli.main(["status", "--json", "--app-dir", str(backend)]) == cli.CANNOT_CREDIT
+    prediction = json.loads(capsys.readouterr().out)["prediction"]
+    assert (prediction["attaches"], prediction["credits"], len(prediction["obstacles"])) == (True, False, 1)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.strip() == metadata.version("openwebui-billing-reconcile")
 
 
 def test_a_host_that_is_left_alone_is_described_in_words(

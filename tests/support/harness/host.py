@@ -212,6 +212,20 @@ class User:
         """Ask about all open top-ups of this user."""
         return self.host.http.post(f"{RECONCILE}/pending", headers=self.headers, timeout=30)
 
+    def audit(self, accept: str = "application/json", **days: str) -> httpx.Response:
+        """Compare the provider's list with the host's tables; for administrators."""
+        headers = {**self.headers, "Accept": accept}
+        return self.host.http.get(f"{RECONCILE}/audit", params=days, headers=headers)
+
+    def release(self, payment_id: str, reason: str, **body: object) -> httpx.Response:
+        """Release a held payment; for administrators."""
+        order = {"payment_id": payment_id, "reason": reason, "note": "They called us.", "confirm": True}
+        return self.host.http.post(f"{RECONCILE}/release", json=order | body, headers=self.headers)
+
+    def report(self, days: object = 30) -> httpx.Response:
+        """How many credits came which way; for administrators."""
+        return self.host.http.get(f"{RECONCILE}/report", params={"days": str(days)}, headers=self.headers)
+
     def reconcile_raw(
         self, content: bytes | Iterator[bytes], content_type: str = "application/json"
     ) -> httpx.Response:
