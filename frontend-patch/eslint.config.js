@@ -7,7 +7,7 @@ export default defineConfig(
 	globalIgnores(['build/']),
 	js.configs.recommended,
 	{
-		files: ['*.ts'],
+		files: ['**/*.{ts,tsx}'],
 		extends: [ts.configs.strictTypeChecked, ts.configs.stylisticTypeChecked],
 		languageOptions: {
 			parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname }
@@ -16,6 +16,6 @@ export default defineConfig(
 			'@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }]
 		}
 	},
-	{ files: ['*.js'], languageOptions: { globals: { URL: 'readonly', process: 'readonly' } } },
+	{ files: ['**/*.js'], languageOptions: { globals: { URL: 'readonly', process: 'readonly' } } },
 	prettier
 );
