@@ -21,11 +21,17 @@ interface Props {
 	hasToken: () => boolean;
 }
 
-/** A report is shown only while it is of the chosen days and nothing newer is on its way. */
+interface Loaded {
+	state: 'loaded';
+	report: Report;
+	/** The days that were asked for. */
+	span: number;
+	at: number;
+}
+
+/** What was loaded before stays in view, marked as such, while the next report is on its way; a failure clears it. */
 type Loading =
-	| { state: 'loading' }
-	| { state: 'loaded'; report: Report; at: number }
-	| { state: 'failed'; error: ApiError };
+	{ state: 'loading'; before: Loaded | null } | Loaded | { state: 'failed'; error: ApiError };
 
 export function App(props: Props) {
 	const [language, setLanguage] = useState(preferredLanguage);
@@ -93,20 +99,20 @@ type ConsoleProps = Props & {
 function Console({ api, onLanguage, onSignedOut }: ConsoleProps) {
 	const [span, setSpan] = useState<number>(30);
 	const [requests, setRequests] = useState(0);
-	const [loading, setLoading] = useState<Loading>({ state: 'loading' });
+	const [loading, setLoading] = useState<Loading>({ state: 'loading', before: null });
 	const [mode, setMode] = useState<Report['mode'] | null>(null);
 	const { audit, run, stop } = useAudit(api, onSignedOut);
 	const { t } = useTexts();
 
 	useEffect(() => {
 		const leaving = new AbortController();
-		setLoading({ state: 'loading' });
+		setLoading((now) => ({ state: 'loading', before: loadedIn(now) }));
 		api
 			.report(span, leaving.signal)
 			.then((report) => {
 				if (leaving.signal.aborted) return;
 				setMode(report.mode);
-				setLoading({ state: 'loaded', report, at: Date.now() });
+				setLoading({ state: 'loaded', report, span, at: Date.now() });
 			})
 			.catch((error: unknown) => {
 				if (leaving.signal.aborted) return;
@@ -119,10 +125,11 @@ function Console({ api, onLanguage, onSignedOut }: ConsoleProps) {
 		};
 	}, [span, requests]);
 
-	const report = loading.state === 'loaded' ? loading.report : null;
+	const shown = loadedIn(loading);
+	const isBusy = loading.state === 'loading';
 	return (
 		<>
-			<Header report={report} onLanguage={onLanguage} />
+			<Header report={shown?.report ?? null} onLanguage={onLanguage} />
 			<main>
 				{mode === 'observe' && <p class="notice">{t('observe.notice')}</p>}
 				<LoadingState
@@ -133,12 +140,16 @@ function Console({ api, onLanguage, onSignedOut }: ConsoleProps) {
 				/>
 				<Section id="lost" title={t('lost.title')} lead={t('lost.lead')}>
 					<SpanSelector span={span} onChange={setSpan} />
-					{report && <LostWebhooks report={report} span={span} />}
+					{shown && (
+						<div aria-busy={isBusy}>
+							<LostWebhooks report={shown.report} span={shown.span} />
+						</div>
+					)}
 				</Section>
-				{report && (
-					<div class="beside">
-						<OpenTopups report={report} />
-						<LastPass pass={report.last_pass} />
+				{shown && (
+					<div class="beside" aria-busy={isBusy}>
+						<OpenTopups report={shown.report} />
+						<LastPass pass={shown.report.last_pass} />
 					</div>
 				)}
 				<AuditSection
@@ -150,6 +161,11 @@ function Console({ api, onLanguage, onSignedOut }: ConsoleProps) {
 			</main>
 		</>
 	);
+}
+
+function loadedIn(loading: Loading): Loaded | null {
+	if (loading.state === 'loading') return loading.before;
+	return loading.state === 'loaded' ? loading : null;
 }
 
 interface HeaderProps {

@@ -1,7 +1,12 @@
 /** How numbers, amounts and times are written in one language. */
 
 const DATE: Intl.DateTimeFormatOptions = { day: 'numeric', month: 'short', year: 'numeric' };
-const TIME: Intl.DateTimeFormatOptions = { hour: '2-digit', minute: '2-digit', second: '2-digit' };
+const TIME: Intl.DateTimeFormatOptions = {
+	hour: '2-digit',
+	minute: '2-digit',
+	second: '2-digit',
+	hourCycle: 'h23'
+};
 const MOSCOW = 'Europe/Moscow'; // the provider's days
 const UNITS = [
 	['day', 86_400],
@@ -53,7 +58,7 @@ export function formatsOf(language: string): Formats {
 
 function money(language: string, kopeks: number, currency: string): string {
 	// The decimal text, not a quotient: a float does not hold every kopek of a large amount.
-	const [, sign, digits] = /^(-?)(\d+)$/.exec(String(kopeks).padStart(3, '0')) ?? [];
+	const [, sign, digits] = /^(-?)(\d+)$/.exec(String(kopeks)) ?? [];
 	if (sign === undefined || digits === undefined) throw new RangeError(`${kopeks} kopeks`);
 	const padded = digits.padStart(3, '0');
 	const decimal = `${sign}${padded.slice(0, -2)}.${padded.slice(-2)}`;

@@ -153,7 +153,7 @@ export function ReleaseDialog(props: Props) {
 							label={t('release.cancel')}
 						/>
 					</p>
-					<p id="confirm-hint" class="hint">
+					<p id="confirm-hint" class="hint" hidden={mayConfirm}>
 						{t('release.confirm.hint')}
 					</p>
 				</form>

@@ -29,7 +29,7 @@ export function LostWebhooks({ report, span }: { report: Report; span: number })
 			<Figures report={report} total={total.count} webhooks={sums[0]?.count ?? 0} />
 			<Table
 				caption={t('lost.by_way')}
-				narrow="scroll"
+				narrow="cards"
 				keyOf={({ way }) => way ?? ''}
 				rows={rows}
 				columns={[

@@ -1,4 +1,4 @@
-"""The balance page's TypeScript: its own checks, the script built from it, and the texts to translate."""
+"""The TypeScript: its own checks, what is built from it, and the texts to translate."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ import pytest
 
 from openwebui_billing_reconcile import errors
 from openwebui_billing_reconcile.money.rules import HoldReason
+from openwebui_billing_reconcile.web import console
 from openwebui_billing_reconcile.web import loader_script as frontend
 
 ROOT = Path(__file__).parents[2]
 PATCH = ROOT / "frontend-patch"
 SHIPPED = Path(frontend.__file__).parent / frontend.SCRIPT
+CONSOLE = Path(console.__file__).parent / console.PAGE
 # Where these take the text from a name, it has been said elsewhere.
 PASSED_ON = {"endpoint.detail", "errors.message", "settle.reason.message"}
 
@@ -39,11 +41,16 @@ def npm(*arguments: str) -> None:
     assert done.returncode == 0, f"npm {arguments}\n{done.stdout}\n{done.stderr}"
 
 
+def newer(file: Path, than: Path) -> bool:
+    return file.stat().st_mtime > than.stat().st_mtime
+
+
 @pytest.fixture(scope="module")
 def tools() -> None:
     with (PATCH / ".npm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be installing them
-        if not (PATCH / "node_modules" / ".package-lock.json").exists():
+        installed = PATCH / "node_modules" / ".package-lock.json"
+        if not installed.exists() or newer(PATCH / "package-lock.json", installed):
             npm("ci")
 
 
@@ -58,6 +65,28 @@ def test_it_passes_its_own_checks() -> None:
 def test_the_shipped_script_is_the_build_of_its_source(tmp_path: Path) -> None:
     npm("run", "build", "--", str(tmp_path / "built.js"))
     assert (tmp_path / "built.js").read_text() == SHIPPED.read_text(), "npm run build in frontend-patch/"
+
+
+@needs_npm
+@pytest.mark.usefixtures("tools")
+def test_the_shipped_console_is_the_build_of_its_source(tmp_path: Path) -> None:
+    npm("run", "build:console", "--", str(tmp_path / "built.html"))
+    assert (tmp_path / "built.html").read_text() == CONSOLE.read_text(), (
+        "npm run build:console in frontend-patch/"
+    )
+
+
+def test_the_shipped_console_is_small_and_names_the_licence_of_what_it_contains() -> None:
+    page = CONSOLE.read_bytes()
+    assert len(gzip.compress(page, mtime=0)) <= 60_000
+    assert b"Copyright (c) 2015-present Jason Miller" in page  # Preact
+
+
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_the_console_explains_each_reason(language: str) -> None:
+    texts = json.loads((PATCH / "console" / f"{language}.json").read_text())
+    explained = {name.removeprefix("reason.") for name in texts if name.startswith("reason.")}
+    assert explained == {f"{reason.value}{part}" for reason in HoldReason for part in ("", ".look")}
 
 
 def test_the_shipped_script_is_small_plain_and_to_be_read() -> None:
