@@ -116,14 +116,15 @@ describe('an audit', () => {
 		await expect(audit()).rejects.toMatchObject({ kind });
 	});
 
-	it('fails in the words of its last line', async () => {
-		answerLines(
-			lines({ finding: FINDING }, { error: { detail: 'Payment system is not configured' } })
-		);
-		await expect(audit()).rejects.toMatchObject({
-			kind: 'refused',
-			detail: 'Payment system is not configured'
-		});
+	it('fails in the words of its last line, after what was found before', async () => {
+		const detail = 'Payment system is not configured';
+		answerLines([lines({ finding: FINDING }, { error: { detail } }).join('')]);
+		const found: AuditLine[] = [];
+		const reading = (async () => {
+			for await (const list of api.audit('2026-11-18', '2026-11-25', signal)) found.push(...list);
+		})();
+		await expect(reading).rejects.toMatchObject({ kind: 'refused', detail });
+		expect(found).toEqual([{ finding: FINDING }]);
 	});
 
 	it('ends its request when it is aborted', async () => {

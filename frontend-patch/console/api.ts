@@ -133,9 +133,13 @@ export class Api {
 		const { body } = await this.open(`/audit?${query}`, { headers }, signal);
 		let isComplete = false;
 		for await (const texts of readLines(body)) {
-			const lines = texts.map(auditLineOf);
+			const lines: AuditLine[] = [];
+			try {
+				for (const text of texts) lines.push(auditLineOf(text));
+			} finally {
+				yield lines; // also what came ahead of a line that fails
+			}
 			isComplete ||= lines.some((line) => 'summary' in line);
-			yield lines;
 		}
 		if (!isComplete) throw new ApiError('unreachable');
 	}

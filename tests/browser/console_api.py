@@ -100,6 +100,7 @@ class FakeApi:
     """What the fake answers; the tests change it."""
 
     url: str = ""
+    """Where it is served."""
     report: dict[str, Any] = field(default_factory=report)
     findings: list[dict[str, Any]] = field(default_factory=findings)
     fails_with: tuple[int, dict[str, Any]] | None = None
@@ -110,11 +111,18 @@ class FakeApi:
     """Lets an audit that has reported progress and its first finding go on."""
     running: int = 0
     """Audits that are not over."""
+    audited: list[tuple[str, str]] = field(default_factory=list)
+    """The days of each audit."""
     released: list[dict[str, Any]] = field(default_factory=list)
     """The requests to release, previews too."""
 
     def __post_init__(self) -> None:
         self.may_end.set()
+
+    def reset(self) -> None:
+        """Answer as at first."""
+        self.may_end.set()  # for an audit that still waits
+        self.__init__(url=self.url)  # type: ignore[misc]
 
 
 @contextmanager
@@ -155,6 +163,7 @@ def _endpoints(api: FakeApi) -> APIRouter:
 
     @router.get("/audit")
     async def get_audit(since: str, until: str) -> Response:
+        api.audited.append((since, until))
         lines = _audit(api, since, until)
         return _failing(api) or StreamingResponse(lines, media_type="application/x-ndjson")
 
