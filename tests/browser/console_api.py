@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,6 @@ from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from openwebui_billing_reconcile.web import console
-from tests.support.harness.ports import free_port
-from tests.support.harness.waiting import wait_until
 
 BASE = "/api/v1/billing"
 ADMIN, USER = "administrator's token", "user's token"
@@ -119,11 +118,6 @@ class FakeApi:
     def __post_init__(self) -> None:
         self.may_end.set()
 
-    def reset(self) -> None:
-        """Answer as at first."""
-        self.may_end.set()  # for an audit that still waits
-        self.__init__(url=self.url)  # type: ignore[misc]
-
 
 @contextmanager
 def serving(api: FakeApi) -> Iterator[FakeApi]:
@@ -131,20 +125,17 @@ def serving(api: FakeApi) -> Iterator[FakeApi]:
     app = FastAPI()
     app.include_router(console.make_router(), prefix=BASE)
     app.include_router(_endpoints(api), prefix=f"{BASE}/topup/reconcile")
-    app.add_api_route("/", lambda: Response("The app", media_type="text/html"))
-    port = free_port()
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started or not thread.is_alive(), 30, "the fake API has not started")
-        assert server.started
-        api.url = f"http://127.0.0.1:{port}"
-        yield api
-    finally:
-        api.may_end.set()
-        server.should_exit = True
-        thread.join()
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        api.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield api  # connections wait until it accepts them
+        finally:
+            api.may_end.set()
+            server.should_exit = True
+            thread.join()
 
 
 def _endpoints(api: FakeApi) -> APIRouter:

@@ -22,17 +22,11 @@ DARK = {"color_scheme": "dark"}
 NOTE = "Paid 900 of 1000; the customer agrees."
 
 
-@pytest.fixture(scope="package")
-def served() -> Iterator[FakeApi]:
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    """The endpoints behind the console."""
     with serving(FakeApi()) as api:
         yield api
-
-
-@pytest.fixture
-def api(served: FakeApi) -> FakeApi:
-    """The endpoints, as they are at first."""
-    served.reset()
-    return served
 
 
 @pytest.fixture
