@@ -195,10 +195,10 @@ function FindingFacts({ finding, reason }: { finding: Finding; reason: string })
 	return (
 		<Facts
 			facts={[
-				[t('release.payment'), <Id id={finding.payment_id} />],
-				[t('release.reason'), reason],
+				[t('audit.payment'), <Id id={finding.payment_id} />],
+				[t('audit.reason'), reason],
 				[t('release.found'), money(finding.amount_kopeks, finding.currency)],
-				[t('release.captured_at'), capturedAt ? inMoscow(capturedAt) : t('audit.unknown')]
+				[t('audit.captured_at'), capturedAt ? inMoscow(capturedAt) : t('audit.unknown')]
 			]}
 		/>
 	);
@@ -218,8 +218,8 @@ function Preview({ preview, finding, amount }: PreviewProps) {
 			<Facts
 				facts={[
 					[t('release.amount'), <strong>{amount}</strong>],
-					[t('release.owner'), <Id id={preview.user_id ?? finding.user_id} />],
-					[t('release.wallet'), <Id id={preview.wallet_id ?? finding.wallet_id} />],
+					[t('audit.owner'), <Id id={preview.user_id ?? finding.user_id} />],
+					[t('audit.wallet'), <Id id={preview.wallet_id ?? finding.wallet_id} />],
 					[t('release.provider_status'), <code>{preview.provider_status}</code>],
 					[
 						t('release.payment_status'),
