@@ -30,7 +30,7 @@ from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import Releaser
 from openwebui_billing_reconcile.topup.resources import Resources
 from openwebui_billing_reconcile.version import version
-from openwebui_billing_reconcile.web import admin, endpoint, loader_script
+from openwebui_billing_reconcile.web import admin, console, endpoint, loader_script
 
 
 @lru_cache(maxsize=1)  # a process has one host; router and methods share what they use
@@ -62,7 +62,7 @@ def billing_router(host: OpenWebUIHost) -> APIRouter:
     settings = resources.settings
     last_pass = _LastPass()
     router = endpoint.make_router(host, _reconciler(host))
-    router.routes += _admin_router(resources, last_pass).routes
+    router.routes += [*_admin_router(resources, last_pass).routes, *console.make_router().routes]
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:

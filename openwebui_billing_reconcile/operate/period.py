@@ -29,8 +29,8 @@ class Period:
 
         ``now`` is in epoch seconds. Raises ``InvalidPeriodError``.
         """
-        end = _date("until", until) if until else moscow_day(now) + timedelta(days=1)
-        start = _date("since", since) if since else end - timedelta(days=DEFAULT_DAYS)
+        end = _date(until) if until else moscow_day(now) + timedelta(days=1)
+        start = _date(since) if since else end - timedelta(days=DEFAULT_DAYS)
         if not 1 <= (end - start).days <= MAX_DAYS:
             raise InvalidPeriodError(f"until must be 1 to {MAX_DAYS} days after since; it is not included")
         return cls(start, end)
@@ -67,11 +67,11 @@ def moscow_day(seconds: float) -> date:
     return datetime.fromtimestamp(seconds, UTC).astimezone(MOSCOW).date()
 
 
-def _date(name: str, text: str) -> date:
+def _date(text: str) -> date:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=MOSCOW).date()
     except ValueError:
-        raise InvalidPeriodError(f"{name} must be a date as YYYY-MM-DD") from None
+        raise InvalidPeriodError("since and until must be dates as YYYY-MM-DD") from None
 
 
 def _midnight(day: date) -> float:

@@ -61,16 +61,19 @@ class ReleaseOrder:
     release_id: str
 
     @classmethod
-    def parse(cls, payment_id: object, reason: object, note: object, administrator: str) -> ReleaseOrder:
-        """Raises ``InvalidPaymentIdError`` and ``InvalidReleaseError``."""
+    def parse(
+        cls, payment_id: object, reason: object, note: object, administrator: str, *, confirm: bool
+    ) -> ReleaseOrder:
+        """Raises ``InvalidPaymentIdError`` and ``InvalidReleaseError``. A preview needs no note."""
         known = [known for known in HoldReason if known == reason]
         if not known:
-            raise InvalidReleaseError(f"reason must be one of {', '.join(HoldReason)}")
-        if not isinstance(note, str) or not 1 <= len(note.strip()) <= MAX_NOTE:
+            raise InvalidReleaseError("reason must be the code of a hold, as the audit names it")
+        words = note.strip() if isinstance(note, str) else ""
+        if (confirm and not words) or len(words) > MAX_NOTE:
             raise InvalidReleaseError(
                 f"note is required: say in 1 to {MAX_NOTE} characters why it is released"
             )
-        return cls(parse_payment_id(payment_id), known[0], note.strip(), administrator, uuid.uuid4().hex)
+        return cls(parse_payment_id(payment_id), known[0], words, administrator, uuid.uuid4().hex)
 
 
 class Releaser:

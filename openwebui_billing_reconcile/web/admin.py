@@ -35,7 +35,6 @@ from .wire import PATH, WALLET_DISABLED, UncachedRoute, documented, http_error, 
 
 NDJSON: Final = "application/x-ndjson"
 
-_EXAMPLE: Final = '{"payment_id": "…", "reason": "…", "note": "…", "confirm": false}'
 _ADMINISTRATORS: Final[dict[int | str, dict[str, Any]]] = {
     401: documented("Not signed in, or no administrator."),
     403: documented("No administrator."),
@@ -117,11 +116,11 @@ def make_router(
         if not host.wallet_enabled:
             raise HTTPException(404, WALLET_DISABLED)
         try:
-            body = await read_json(request, _EXAMPLE)
-            order = ReleaseOrder.parse(
-                body.get("payment_id"), body.get("reason"), body.get("note"), administrator.id
-            )
-            result = await releaser.release(order, confirm=_confirm(body))
+            body = await read_json(request)
+            confirm = _confirm(body)
+            asked = body.get("payment_id"), body.get("reason"), body.get("note")
+            order = ReleaseOrder.parse(*asked, administrator.id, confirm=confirm)
+            result = await releaser.release(order, confirm=confirm)
         except ReleaseRefusedError as error:
             refusal = {"detail": str(error), "reason": error.reason}
             return cast("ReleaseResponse", JSONResponse(refusal, 409))

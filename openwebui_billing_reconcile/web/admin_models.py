@@ -66,7 +66,7 @@ class ReleaseRequest(BaseModel):
         description="Why it is held: one of these.",
         json_schema_extra={"enum": [reason.value for reason in sorted(RELEASABLE)]},
     )
-    note: str = Field(min_length=1, max_length=MAX_NOTE, description="Why it is released.")
+    note: str = Field(default="", max_length=MAX_NOTE, description="Why it is released; needed to confirm.")
     confirm: bool = Field(description="false: say what would be done, and write nothing.")
 
 

@@ -17,7 +17,6 @@ from .wire import PATH, RETRY_AFTER, WALLET_DISABLED, documented, http_error, js
 
 PENDING_PATH = f"{PATH}/pending"
 _HELD = frozenset(reason.value for reason in HoldReason)
-_EXAMPLE = '{"payment_id": "…"}'
 
 
 class TopupReconcileRequest(BaseModel):
@@ -106,7 +105,7 @@ def make_router(host: OpenWebUIHost, reconciler: Reconciler) -> APIRouter:
         if not host.wallet_enabled:
             raise HTTPException(404, WALLET_DISABLED)
         try:
-            payment_id = parse_payment_id((await read_json(request, _EXAMPLE)).get("payment_id"))
+            payment_id = parse_payment_id((await read_json(request)).get("payment_id"))
             result = await host.billing_service.reconcile_topup_payment(
                 user_id=user.id, payment_id=payment_id
             )

@@ -38,6 +38,7 @@ PATH: Final = "/topup/reconcile"
 WALLET_DISABLED: Final = "Billing wallet is disabled"
 
 _MAX_BODY_BYTES: Final = 4096
+_SEND_AN_OBJECT: Final = 'Send a JSON object, such as {"payment_id": "…"}'
 _JSON: Final = re.compile(r"application/([^/]+\+)?json", re.IGNORECASE)
 
 # The first match counts. The plain families come last: a host may replace our method by one of its own.
@@ -92,7 +93,7 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"requestBody": {"required": True, "content": content}}
 
 
-async def read_json(request: Request, example: str) -> Mapping[str, Any]:
+async def read_json(request: Request) -> Mapping[str, Any]:
     """Return the request's JSON object. Raises ``InvalidBodyError`` with what to send instead."""
     # Another site's form can send a signed-in browser's cookies along, but not this content type.
     if not _JSON.fullmatch(request.headers.get("content-type", "").partition(";")[0].strip()):
@@ -107,9 +108,9 @@ async def read_json(request: Request, example: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError, ClientDisconnect) as error:
         if isinstance(error, InvalidBodyError):
             raise
-        raise InvalidBodyError(f"Send a JSON body: {example}") from error
+        raise InvalidBodyError(_SEND_AN_OBJECT) from error
     if not isinstance(content, dict):
-        raise InvalidBodyError(f"Send a JSON object: {example}")
+        raise InvalidBodyError(_SEND_AN_OBJECT)
     return content
 
 

@@ -130,7 +130,7 @@ def test_each_reason_is_released_once_and_nothing_later_adds_to_it(
 ) -> None:
     payment_id = case.make(user)
     answers.held(user.reconcile(payment_id), case.reason)
-    preview = host.admin.release(payment_id, case.reason, confirm=False)
+    preview = host.admin.release(payment_id, case.reason, confirm=False, note="")
     assert (preview.json()["credited"], preview.json()["amount_kopeks"]) == (False, case.kopeks)
     assert host.books.entries(payment_id) == []
 

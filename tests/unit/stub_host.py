@@ -37,6 +37,7 @@ OUR_ROUTES = (
     "GET /topup/reconcile/audit",
     "POST /topup/reconcile/release",
     "GET /topup/reconcile/report",
+    "GET /topup/reconcile/console",
 )
 OUR_PLUGINS = ("builtin", "builtin_metrics")
 OUR_METHODS = ("reconcile_topup_payment", "reconcile_pending_topups")
