@@ -47,6 +47,7 @@ check: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/*/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m uv lock --quiet --check
 

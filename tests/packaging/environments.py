@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "docs" / "examples"
 
 # What the reference host itself needs; the plugin's requirements come with its wheel.
 HOST_NEEDS = ("aiohttp", "PyJWT", "python-dotenv", "uvicorn", "psycopg2-binary")
@@ -31,9 +32,9 @@ def uv(*arguments: str | Path) -> str:
     return run(sys.executable, "-m", "uv", *arguments)
 
 
-def build_wheel(folder: Path) -> Path:
-    """The wheel of this source tree."""
-    uv("build", "--quiet", "--wheel", "--out-dir", folder, ROOT)
+def build_wheel(folder: Path, project: Path = ROOT) -> Path:
+    """The wheel of a project, by default of this source tree."""
+    uv("build", "--quiet", "--wheel", "--out-dir", folder, project)
     (wheel,) = folder.glob("*.whl")
     return wheel
 
@@ -67,3 +68,10 @@ class Environment:
     def say(self, code: str, arguments: Sequence[str] = ()) -> str:
         """What a piece of code prints."""
         return run(self.python, "-c", code, *arguments)
+
+
+def environment_with_example(name: str, wheel: Path, folder: Path) -> Environment:
+    """An environment with the plugin, an example built beside it, and what the reference host needs."""
+    environment = Environment(folder / "venv")
+    environment.install(wheel, build_wheel(folder, EXAMPLES / name), *HOST_NEEDS)
+    return environment

@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from tests.packaging.environments import Environment, build_wheel
+from tests.packaging.environments import Environment
 from tests.support.harness.host import Program, running_host
 from tests.support.hooks_document import EXAMPLES, HOOKS, TEXT
 from tests.support.variants import HOST, Variant
@@ -100,14 +100,14 @@ def test_the_recipe_for_a_host_with_a_manager_of_its_own(tmp_path: Path) -> None
         assert "BillingService" not in running.log  # the start-up hook did not attach as well
 
 
-def test_the_packaging_example_builds_installs_and_is_listed(tmp_path: Path) -> None:
+def test_the_packaging_example_builds_installs_and_is_listed(tmp_path: Path, wheel: Path) -> None:
     (toml,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     project = tmp_path / "project"
     project.mkdir()
     (project / "pyproject.toml").write_text(toml)
     (project / "my_topup_plugin.py").write_text(EXAMPLES["my_listener_plugin"])
     fresh = Environment(tmp_path / "venv")
-    fresh.install(build_wheel(tmp_path / "wheel"), project)
+    fresh.install(wheel, project)
     status = json.loads(
         fresh.say(
             "import sys; from openwebui_billing_reconcile.cli import main; sys.exit(main(sys.argv[1:]))",

@@ -15,17 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.packaging.environments import HOST_NEEDS, ROOT, Environment, build_wheel, uv
+from tests.packaging.environments import HOST_NEEDS, ROOT, Environment, uv
 from tests.support.variants import HOST, PATH, environment
 from tests.support.yookassa.process import running_server
 
 PLUGIN = "openwebui-billing-reconcile"
 UVICORN = ("-m", "uvicorn", "open_webui.main:app", "--port", "0")
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
