@@ -22,13 +22,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Received:
-    """A request; ``client`` is the other end of its connection."""
+    """A request."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
-    client: tuple[str, int]
 
 
 @dataclass
@@ -51,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Received(self.command, self.path, dict(self.headers), body, self.client_address)
+        request = Received(self.command, self.path, dict(self.headers), body)
         answer = self.server.http.answer(request)
         content = json.dumps(answer.body).encode()
         self.send_response(answer.status)
