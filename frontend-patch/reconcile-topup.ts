@@ -50,9 +50,8 @@ interface Options<Step> {
 	onStep?: (step: Step) => void;
 }
 
-type Answer<Result> = { retryAfter: number | null } & (
-	{ result: Result; error: undefined } | { result: undefined; error: TopupReconcileError }
-);
+type Outcome<R> = { result: R; error?: never } | { result: undefined; error: TopupReconcileError };
+type Answer<Result> = Outcome<Result> & { retryAfter: number | null };
 
 const failed = (status: number, detail: string, retryAfter: number | null = null) => {
 	const error = new TopupReconcileError(status, detail, retryAfter);
@@ -76,7 +75,7 @@ const ask = async <Result>(
 	const { status, ok, headers } = response;
 	const retryAfter = Math.max(0, Number(headers.get('Retry-After'))) || null;
 	const body = (await response.json().catch(() => null)) as Record<string, unknown> | null;
-	if (ok && body && isAnswer(body)) return { result: body as Result, error: undefined, retryAfter };
+	if (ok && body && isAnswer(body)) return { result: body as Result, retryAfter };
 	const { detail } = body ?? {};
 	const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
 	return failed(status, words, retryAfter);
@@ -117,7 +116,10 @@ const poll = async <State extends string, Result>(
 		onStep?.(taken);
 		return taken;
 	};
-	for (let wait = 0, backoff = 0, lost = false; ;) {
+	let wait = 0;
+	let backoff = 0;
+	let lost = false;
+	for (;;) {
 		const ready = !wait && document.visibilityState !== 'hidden';
 		if (!ready && !signal?.aborted) await pause(wait, lost, signal);
 		if (signal?.aborted) return step({ state: 'aborted' });

@@ -30,7 +30,7 @@
 		const { status, ok, headers } = response;
 		const retryAfter = Math.max(0, Number(headers.get('Retry-After'))) || null;
 		const body = await response.json().catch(() => null);
-		if (ok && body && isAnswer(body)) return { result: body, error: undefined, retryAfter };
+		if (ok && body && isAnswer(body)) return { result: body, retryAfter };
 		const { detail } = body ?? {};
 		const words = typeof detail === 'string' ? detail : `Request failed with status ${status}`;
 		return failed(status, words, retryAfter);
@@ -60,7 +60,10 @@
 			onStep?.(taken);
 			return taken;
 		};
-		for (let wait = 0, backoff = 0, lost = false; ;) {
+		let wait = 0;
+		let backoff = 0;
+		let lost = false;
+		for (;;) {
 			const ready = !wait && document.visibilityState !== 'hidden';
 			if (!ready && !signal?.aborted) await pause(wait, lost, signal);
 			if (signal?.aborted) return step({ state: 'aborted' });
