@@ -119,6 +119,8 @@ MODE = Flag("BILLING_TOPUP_RECONCILE_MODE", _mode, Mode.CREDIT, Mode.OBSERVE, sh
 SWEEP = _flag("ENABLE_BILLING_TOPUP_RECONCILE_SWEEP", _boolean, "true")
 SWEEP_SECONDS = _flag("BILLING_TOPUP_RECONCILE_SWEEP_SECONDS", _seconds(1, 3600), "120")
 
+TAKE_OVER = _flag("BILLING_TOPUP_RECONCILE_TAKE_OVER", _boolean, "false")
+
 FLAGS: tuple[Flag[Any], ...] = (
     ENABLED,
     FRONTEND,
@@ -129,6 +131,7 @@ FLAGS: tuple[Flag[Any], ...] = (
     MODE,
     SWEEP,
     SWEEP_SECONDS,
+    TAKE_OVER,
 )
 
 
@@ -149,7 +152,8 @@ class Settings:
     """The flags as read. All rates of ``rate_limit`` hold.
 
     ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop. ``sweep_seconds`` is the time
-    from one pass to the next.
+    from one pass to the next. ``take_over``: replace a reconcile
+    that the host has of its own.
     """
 
     enabled: bool = ENABLED.default
@@ -161,6 +165,7 @@ class Settings:
     mode: Mode = MODE.default
     sweep: bool = SWEEP.default
     sweep_seconds: float = SWEEP_SECONDS.default
+    take_over: bool = TAKE_OVER.default
     problems: tuple[str, ...] = ()
 
     def accepts_test_payments(self, is_test_shop: bool | None) -> bool:
@@ -188,5 +193,6 @@ class Settings:
             mode=MODE.of(environ, problems),
             sweep=SWEEP.of(environ, problems),
             sweep_seconds=SWEEP_SECONDS.of(environ, problems),
+            take_over=TAKE_OVER.of(environ, problems),
             problems=tuple(problems),
         )

@@ -18,6 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Point the tests at another host than the reference host."""
     group = parser.getgroup("host")
     group.addoption("--host-dir", type=Path, metavar="DIR", help="backend folder of the host to test")
+    group.addoption("--host-shape", choices=("p", "n"), default="p", help="of the reference host")
     group.addoption("--host-python", metavar="PYTHON", help="the Python that runs it, plugin installed")
 
 
@@ -25,8 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def program(pytestconfig: pytest.Config) -> Program:
     """The host under test."""
     folder, python = pytestconfig.getoption("--host-dir"), pytestconfig.getoption("--host-python")
-    reference = Program()
-    return Program(folder.resolve() if folder else reference.folder, python or reference.python)
+    reference = Program(shape=pytestconfig.getoption("--host-shape"))
+    return replace(
+        reference, folder=folder.resolve() if folder else reference.folder, python=python or reference.python
+    )
 
 
 @pytest.fixture(scope="session")

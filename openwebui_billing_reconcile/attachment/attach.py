@@ -8,38 +8,40 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 
 from openwebui_billing_reconcile.host.loaded import LoadedHost
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, has_ledger_key, missing_requirements
 from openwebui_billing_reconcile.settings import ENABLED, Settings
 from openwebui_billing_reconcile.version import version
-from openwebui_billing_reconcile.web.wire import PATH
 
 from .isolation import PluginError, isolated_lifespan
+from .own_reconcile import OwnReconcile, serves
 from .plugins import BUILTIN, Plugins
 
 log = logging.getLogger(__name__)
-
-METHOD = "reconcile_topup_payment"
 
 
 class State(StrEnum):
     """The outcome of an attach."""
 
     ATTACHED = "attached"
+    BESIDE = "beside"
+    """Attached beside a reconcile that the host has of its own, whose endpoint and method stay the host's."""
     OFF = "off"
     NO_BILLING = "no_billing"
-    SUPERSEDED = "superseded"
     INCOMPATIBLE = "incompatible"
+
+
+ATTACHED_STATES: Final = frozenset({State.ATTACHED, State.BESIDE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ def _log(report: Report) -> None:
     level = logging.INFO if log.isEnabledFor(logging.INFO) else logging.WARNING
     if report.state is State.INCOMPATIBLE:
         level = logging.WARNING
-    verb = "is attached" if report.state is State.ATTACHED else "is not attached"
+    verb = "is attached" if report.state in ATTACHED_STATES else "is not attached"
     log.log(level, "Billing top-up reconcile %s %s: %s", version(), verb, report.why)
 
 
@@ -117,12 +119,15 @@ def _attach(undo: ExitStack) -> Report:
         raise _NotAttachedError(State.OFF, f"{ENABLED.name} is off")
     plugins = Plugins()
     host = _probe(plugins)
+    own = OwnReconcile(host)
+    stays = own.exists and not settings.take_over
     plugins.load(settings.blocked_plugins)
     routes: list[str] = []
     methods: list[str] = []
     for name in plugins.names:
         try:
-            contribution = _add_plugin(plugins, name, host, undo)
+            contribution = _contribution(plugins, name, host, own, stays=stays)
+            _add(contribution, host, own, undo)
         except Exception as error:
             if name == BUILTIN:
                 raise
@@ -130,24 +135,27 @@ def _attach(undo: ExitStack) -> Report:
         else:
             routes += contribution.route_names
             methods += contribution.methods
-    if METHOD not in methods:
+    if BUILTIN not in plugins.names:
         raise _NotAttachedError(
             State.INCOMPATIBLE,
             f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
         )
     what = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; {settings.words}"
-    why = f"{what}; plugins: {', '.join(plugins.names)}"
-    return Report(State.ATTACHED, why, tuple(routes), tuple(methods), tuple(plugins.names))
+    why = f"{what}; {own.words(stays=stays)}plugins: {', '.join(plugins.names)}"
+    state = State.BESIDE if stays else State.ATTACHED
+    return Report(state, why, tuple(routes), tuple(methods), tuple(plugins.names))
 
 
-def _add_plugin(plugins: Plugins, name: str, host: OpenWebUIHost, undo: ExitStack) -> _Contribution:
+def _add(contribution: _Contribution, host: OpenWebUIHost, own: OwnReconcile, undo: ExitStack) -> None:
     """Add all that one plugin contributes, or nothing of it."""
     with ExitStack() as undo_plugin:
-        contribution = _contribution(plugins, name, host)
-        _add_router(host.router, contribution.router, undo_plugin)
+        if contribution.takes_over:
+            own.displace(undo_plugin)
+        added = _add_router(host.router, contribution.router, undo_plugin)
+        if contribution.takes_over:
+            own.put_in_place(added)
         _add_methods(host.billing_service_class, contribution.methods, undo_plugin)
         undo.push(undo_plugin.pop_all())
-    return contribution
 
 
 def _probe(plugins: Plugins) -> OpenWebUIHost:
@@ -161,16 +169,6 @@ def _probe(plugins: Plugins) -> OpenWebUIHost:
     host = OpenWebUIHost(plugins)
     if not isinstance(host.billing_service, host.billing_service_class):
         raise _NotAttachedError(State.INCOMPATIBLE, "the router's billing_service is no BillingService")
-    if hasattr(host.billing_service, METHOD):
-        raise _NotAttachedError(
-            State.SUPERSEDED,
-            f"the host has its own BillingService.{METHOD}; this plugin can be uninstalled",
-        )
-    if _serves(host.router, "POST", PATH):
-        raise _NotAttachedError(
-            State.SUPERSEDED,
-            f"the host has its own POST {PATH}; this plugin can be uninstalled",
-        )
     if not has_ledger_key(loaded):
         raise _NotAttachedError(
             State.INCOMPATIBLE,
@@ -182,25 +180,35 @@ def _probe(plugins: Plugins) -> OpenWebUIHost:
 
 @dataclass(frozen=True, slots=True)
 class _Contribution:
+    """What one plugin adds. ``takes_over``: in the place of the host's own reconcile."""
+
     router: APIRouter | None
     route_names: list[str]
     methods: Mapping[str, Callable[..., Any]]
+    takes_over: bool
 
 
-def _contribution(plugins: Plugins, name: str, host: OpenWebUIHost) -> _Contribution:
+def _contribution(
+    plugins: Plugins, name: str, host: OpenWebUIHost, own: OwnReconcile, *, stays: bool
+) -> _Contribution:
     """All that one plugin adds, checked before anything of it is added."""
+    is_ours = name == BUILTIN
     router = plugins.billing_router(plugin=name, host=host)
     if router is not None and not isinstance(router, APIRouter):
         raise PluginError("billing_router must return an APIRouter or None")
+    methods = plugins.billing_service_methods(plugin=name, host=host)
+    if is_ours and stays:
+        methods = own.leave_to_host(router, methods)
+    taken_over = own.names if is_ours and not stays else frozenset[str]()
     routes: list[str] = []
     if router is not None:
-        routes = list(_checked_routes(router, host.router))
+        routes = list(_checked_routes(router, host.router, taken_over))
         router.lifespan_context = isolated_lifespan(router.lifespan_context, name)
-    methods = plugins.billing_service_methods(plugin=name, host=host)
-    return _Contribution(router, routes, _checked_methods(methods, host.billing_service))
+    checked = _checked_methods(methods, host.billing_service, taken_over)
+    return _Contribution(router, routes, checked, bool(taken_over))
 
 
-def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
+def _checked_routes(router: APIRouter, existing: APIRouter, taken_over: Set[str]) -> Iterator[str]:
     if router.on_startup or router.on_shutdown:
         raise PluginError("billing_router may not have start-up handlers: use a lifespan")
     for route in router.routes:
@@ -208,12 +216,14 @@ def _checked_routes(router: APIRouter, existing: APIRouter) -> Iterator[str]:
         if not path or not methods:
             raise PluginError("billing_router may only hold plain routes, no mounts or nested routers")
         for method in sorted(methods):
-            if _serves(existing, method, path):
+            if f"{method} {path}" not in taken_over and serves(existing, method, path):
                 raise PluginError(f"{method} {path} is served already: choose another path")
             yield f"{method} {path}"
 
 
-def _checked_methods(methods: object, service: object) -> Mapping[str, Callable[..., Any]]:
+def _checked_methods(
+    methods: object, service: object, taken_over: Set[str]
+) -> Mapping[str, Callable[..., Any]]:
     if methods is None:
         return {}
     if not isinstance(methods, Mapping):
@@ -222,19 +232,15 @@ def _checked_methods(methods: object, service: object) -> Mapping[str, Callable[
         is_plain = isinstance(name, str) and name.isidentifier() and not name.startswith("__")
         if not is_plain or not callable(function):
             raise PluginError(f"{name!r}: a method needs a plain name and a function")
-        if hasattr(service, name):
+        if name not in taken_over and hasattr(service, name):
             raise PluginError(f"BillingService.{name} exists already: choose another name")
     return methods
 
 
-def _serves(router: APIRouter, method: str, path: str) -> bool:
-    scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
-    return any(route.matches(dict(scope))[0] is Match.FULL for route in router.routes)
-
-
-def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStack) -> None:
+def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStack) -> list[BaseRoute]:
+    added: list[BaseRoute] = []
     if router is None:
-        return
+        return added
     before = list(host_router.routes)
     lifespan = host_router.lifespan_context
 
@@ -242,12 +248,12 @@ def _add_router(host_router: APIRouter, router: APIRouter | None, undo: ExitStac
         _remove(host_router.routes, added)
         host_router.lifespan_context = lifespan
 
-    added: list[BaseRoute] = []
     undo.callback(undo_router)
     try:
         host_router.include_router(router)
     finally:
         added += [route for route in host_router.routes if not any(route is old for old in before)]
+    return added
 
 
 def _remove(routes: list[BaseRoute], added: list[BaseRoute]) -> None:
@@ -258,5 +264,9 @@ def _add_methods(
     service_class: type[Any], methods: Mapping[str, Callable[..., Any]], undo: ExitStack
 ) -> None:
     for name, function in methods.items():
+        theirs = vars(service_class).get(name)
         setattr(service_class, name, function)
-        undo.callback(delattr, service_class, name)
+        if theirs is None:
+            undo.callback(delattr, service_class, name)
+        else:
+            undo.callback(setattr, service_class, name, theirs)

@@ -28,7 +28,8 @@ from openwebui_billing_reconcile.host.source import PACKAGE, SourceHost, find_pa
 from openwebui_billing_reconcile.version import DISTRIBUTION, version
 from openwebui_billing_reconcile.web.wire import PATH
 
-from .attach import METHOD, State
+from .attach import ATTACHED_STATES, State
+from .own_reconcile import METHOD, WOULD_GAIN
 from .plugins import Plugins
 
 PREFIX = "/api/v1/billing"
@@ -174,18 +175,19 @@ def _predict(
         return State.OFF, f"{settings.ENABLED.name} is off"
     if missing:
         return State.INCOMPATIBLE, f"the host lacks {', '.join(missing)}"
-    if source.has_name(BILLING, f"{SERVICE}.{METHOD}"):
-        return State.SUPERSEDED, f"the host has its own BillingService.{METHOD}; uninstall this plugin"
-    if PATH in source.posts(BILLING_ROUTER):
-        return State.SUPERSEDED, f"the host has its own POST {PATH}; uninstall this plugin"
     if not has_ledger_key(source):
         return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
+    own = source.has_name(BILLING, f"{SERVICE}.{METHOD}") or PATH in source.posts(BILLING_ROUTER)
+    if own and not flags.take_over:
+        why = f"the host keeps its own reconcile: {WOULD_GAIN}"
+        return State.BESIDE, f"the next start attaches beside it, and {flags.words}; {why}"
     what = f"POST {PREFIX}{PATH} and BillingService.{METHOD}"
-    return State.ATTACHED, f"the next start attaches {what}, and {flags.words}"
+    place = " in place of the host's own" if own else ""
+    return State.ATTACHED, f"the next start attaches {what}{place}, and {flags.words}"
 
 
 def _prediction(state: str, why: str, environment: HostEnvironment, flags: settings.Settings) -> Prediction:
-    attaches = state == State.ATTACHED
+    attaches = state in ATTACHED_STATES
     obstacles = list(_obstacles(environment, flags)) if attaches else []
     return Prediction(state, attaches, attaches and not obstacles, why, obstacles)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Set
 from typing import Any, Final
 
+from sqlalchemy import Update
 from sqlalchemy.exc import OperationalError
 
 from openwebui_billing_reconcile.errors import TemporarilyUnavailableError, WalletBusyError
@@ -15,8 +16,10 @@ from openwebui_billing_reconcile.money.values import (
     REPAIRABLE,
     SUCCEEDED,
     TOPUP,
+    WAITING_FOR_CAPTURE,
     LedgerEntry,
     Money,
+    PaymentRecord,
     Wallet,
 )
 
@@ -25,7 +28,14 @@ from .locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .open_webui import OpenWebUIHost
 from .reader import LedgerReader
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT
-from .statements import REFERENCE_TYPE, change_status, failures_of, lock_wallet, wallet_and_metadata
+from .statements import (
+    REFERENCE_TYPE,
+    assign_wallet,
+    change_status,
+    failures_of,
+    lock_wallet,
+    wallet_and_metadata,
+)
 
 _DAY: Final = 24 * 60 * 60  # seconds
 
@@ -70,49 +80,86 @@ class Ledger(LedgerReader):
         """
         self._check_wallet_is_free(wallet.id)
         with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
-            self._run_crediting_path(service, payment_id, wallet, money, metadata)
+            self._run_path(service, SUCCEEDED, payment_id, wallet, money, metadata)
 
-    def release(
+    def credit_directly(
         self,
+        service: Any,
         payment_id: str,
-        record_id: str | None,
+        record: PaymentRecord | None,
         wallet: Wallet,
         money: Money,
         metadata: Mapping[str, Any],
     ) -> None:
-        """Credit ``money`` to ``wallet`` for a payment that the host's crediting path would not credit so.
+        """Credit ``money`` to ``wallet`` where the host's crediting path would not.
 
         By the host's wallet service, under the same unique key as that path: a payment that is credited
         already is left as it is. ``metadata`` stands with the entry. Raises ``WalletBusyError`` where it
         would wait for the wallet's row.
         """
         self._check_wallet_is_free(wallet.id)
-        days = self._host.topup_ttl_days
         with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
+            if not self._bind(service, payment_id, record, wallet, money):
+                return
             self._host.wallet_service.apply_topup(
                 wallet_id=wallet.id,
                 amount_kopeks=money.kopeks,
                 reference_id=payment_id,
                 reference_type=REFERENCE_TYPE,
-                idempotency_key=record_id or payment_id,
-                expires_at=int(time.time()) + days * _DAY if days else None,
+                idempotency_key=record.id if record else payment_id,
+                expires_at=self._expires_at(),
                 metadata=dict(metadata),
             )
+
+    def credits_without_wallet(self) -> bool:
+        """Whether the host's crediting path credits a payment whose record names no wallet."""
+        return not self._host.ledger_key_has_wallet
+
+    def _bind(
+        self, service: Any, payment_id: str, record: PaymentRecord | None, wallet: Wallet, money: Money
+    ) -> bool:
+        """Let the payment's record name ``wallet`` where it has to; return whether it may be credited.
+
+        It has to where the ledger's key leaves room for a credit in each wallet: the host credits the
+        record's.
+        """
+        if not self._host.ledger_key_has_wallet:
+            return True
+        if record is None:
+            self._run_path(service, WAITING_FOR_CAPTURE, payment_id, wallet, money, {})  # makes the record
+            record = self.read(payment_id).record
+            return record is not None and record.wallet_id == wallet.id
+        if record.wallet_id == wallet.id:
+            return True
+        statement = assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry"))
+        names = {"payment_id": payment_id, "wallet": wallet.id, "now": int(time.time())}
+        return self._has_changed(statement, names)
+
+    def _expires_at(self) -> int | None:
+        days = self._host.topup_ttl_days
+        return int(time.time()) + days * _DAY if days else None
 
     def take_entered(self, entry: LedgerEntry) -> bool:
         """Return whether a call of ours, in this process, entered ``entry``; true once for each entry."""
         return self._entries.take(entry.id)
 
-    def _run_crediting_path(
-        self, service: Any, payment_id: str, wallet: Wallet, money: Money, metadata: Mapping[str, Any]
+    def _run_path(
+        self,
+        service: Any,
+        status: str,
+        payment_id: str,
+        wallet: Wallet,
+        money: Money,
+        metadata: Mapping[str, Any],
     ) -> None:
+        """Run the host's own path for a payment that has this status at the provider."""
         service._process_topup_webhook(
-            event_type=f"payment.{SUCCEEDED}",
+            event_type=f"payment.{status}",
             payment_id=payment_id,
             webhook_data={
-                "event_type": f"payment.{SUCCEEDED}",
+                "event_type": f"payment.{status}",
                 "payment_id": payment_id,
-                "status": SUCCEEDED,
+                "status": status,
                 "amount": money.value,
                 "currency": money.currency,
                 "metadata": {
@@ -148,7 +195,9 @@ class Ledger(LedgerReader):
     def _change_status(self, payment_id: str, old: Set[str], new: str) -> bool:
         names = {"payment_id": payment_id, "old": sorted(old), "new": new, "now": int(time.time())}
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        statement = change_status(payment, entry, where_credited=new == SUCCEEDED)
+        return self._has_changed(change_status(payment, entry, where_credited=new == SUCCEEDED), names)
+
+    def _has_changed(self, statement: Update, names: Mapping[str, object]) -> bool:
         with bounded_lock_waits(self._host.engine), self._host.session() as session:
             result = session.execute(statement, names)
             session.commit()

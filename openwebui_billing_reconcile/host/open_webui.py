@@ -14,7 +14,19 @@ from typing import TYPE_CHECKING, Any
 from openwebui_billing_reconcile.hookspecs import Hooks
 
 from .environment import PROVIDER_URL
-from .requirements import AUTH, BILLING, BILLING_ROUTER, DB, ENV, ERROR_WORDS, REQUIRED_NAMES, TABLES, WALLET
+from .loaded import LoadedHost
+from .requirements import (
+    AUTH,
+    BILLING,
+    BILLING_ROUTER,
+    DB,
+    ENV,
+    ERROR_WORDS,
+    LEDGER_KEY,
+    REQUIRED_NAMES,
+    TABLES,
+    WALLET,
+)
 
 if TYPE_CHECKING:
     from fastapi import APIRouter, HTTPException
@@ -51,6 +63,11 @@ class OpenWebUIHost:
     @property
     def default_currency(self) -> str:
         return str(self._modules[ENV].BILLING_DEFAULT_CURRENCY)
+
+    @property
+    def ledger_key_has_wallet(self) -> bool:
+        """Whether the ledger's unique key leaves room for one credit of a payment in each wallet."""
+        return LEDGER_KEY not in LoadedHost().unique_keys("LedgerEntry")
 
     @property
     def topup_ttl_days(self) -> int:

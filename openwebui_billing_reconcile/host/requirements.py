@@ -123,12 +123,20 @@ Without the first our own words are used, without a client of the host's the SDK
 without the column in ``OPTIONAL_COLUMNS``, no auto top-up is counted as failed.
 """
 
-OPTIONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"Wallet": (FAIL_COUNT,)}
+CLAIM_KEY: Final = "auto_topup_claim_key"
+"""By it newer hosts claim an auto top-up of a wallet, until its payment is settled or canceled."""
+
+OPTIONAL_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {"Wallet": (FAIL_COUNT,), "Payment": (CLAIM_KEY,)}
 """Columns that a host may have, by model."""
 
 LEDGER_KEY: Final = frozenset({"reference_type", "reference_id", "type"})
-"""The ledger's unique key, and nothing more in it: with a further column (the wallet, say) one payment could
-be credited to two wallets."""
+"""The ledger's unique key, by which a payment is credited once."""
+
+WALLET_LEDGER_KEY: Final = LEDGER_KEY | {"wallet_id"}
+"""That of newer hosts: one payment could be credited to two wallets. There a credit goes only to the wallet
+that the payment's record names, and by ``RECORD_KEY`` it has one record."""
+
+RECORD_KEY: Final = frozenset({"provider_payment_id"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,5 +198,6 @@ def check_requirements(host: HostView) -> Iterator[tuple[str, bool]]:
 
 
 def has_ledger_key(host: HostView) -> bool:
-    """Whether the ledger's declared keys let a payment be credited once only."""
-    return LEDGER_KEY in host.unique_keys("LedgerEntry")
+    """Whether the declared keys let a payment be credited once only."""
+    keys = host.unique_keys("LedgerEntry")
+    return LEDGER_KEY in keys or (WALLET_LEDGER_KEY in keys and RECORD_KEY in host.unique_keys("Payment"))

@@ -65,9 +65,11 @@ class SourceHost:
 
     def unique_keys(self, model: str) -> list[Set[str]]:
         """See ``HostView``."""
-        members = self._members(TABLES, model).values()
-        calls = (node for member in members for node in ast.walk(member) if isinstance(node, ast.Call))
-        return [key for call in calls if (key := _unique_key(call))]
+        members = self._members(TABLES, model)
+        nodes = (node for member in members.values() for node in ast.walk(member))
+        calls = (node for node in nodes if isinstance(node, ast.Call))
+        keys: list[Set[str]] = [key for call in calls if (key := _unique_key(call))]
+        return keys + [{name} for name, member in members.items() if _is_unique_column(member)]
 
     def posts(self, module: str) -> set[str]:
         """Return the paths of the module's ``@router.post("…")``."""
@@ -133,9 +135,23 @@ def _unique_key(call: ast.Call) -> set[str]:
     match getattr(call.func, "attr", None) or getattr(call.func, "id", None):
         case "UniqueConstraint":
             return set(texts)
-        case "Index" if any(k.arg == "unique" and getattr(k.value, "value", False) for k in call.keywords):
+        case "Index" if _is_unique(call):
             return set(texts[1:])  # the first is the index's name
     return set()
+
+
+def _is_unique_column(member: ast.AST) -> bool:
+    """Whether it is ``name = Column(…, unique=True)``, or with ``mapped_column``."""
+    call = getattr(member, "value", None)
+    return (
+        isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") in {"Column", "mapped_column"}
+        and _is_unique(call)
+    )
+
+
+def _is_unique(call: ast.Call) -> bool:
+    return any(k.arg == "unique" and getattr(k.value, "value", False) for k in call.keywords)
 
 
 def _bindings(body: list[ast.stmt]) -> Iterator[tuple[str, ast.AST]]:

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from openwebui_billing_reconcile.money.values import PENDING, TOPUP
 
-from .requirements import FAIL_COUNT
+from .requirements import CLAIM_KEY, FAIL_COUNT
 
 REFERENCE_TYPE: Final = "payment"
 """The reference type under which the host enters a top-up."""
@@ -237,6 +237,7 @@ def lock_wallet(wallet: Table) -> Select[Any]:
 def change_status(payment: Table, entry: Table, *, where_credited: bool) -> Update:
     """One statement, so that nothing can come between the look at status and credit and the change."""
     credit = select(entry.c.id).where(_is_topup(entry)).exists()
+    released = {CLAIM_KEY: None} if CLAIM_KEY in payment.c else {}
     return (
         update(payment)
         .where(
@@ -244,7 +245,20 @@ def change_status(payment: Table, entry: Table, *, where_credited: bool) -> Upda
             payment.c.status.in_(bindparam("old", expanding=True)),
             credit if where_credited else not_(credit),
         )
-        .values(status=bindparam("new"), updated_at=bindparam("now"))
+        .values(status=bindparam("new"), updated_at=bindparam("now"), **released)
+    )
+
+
+@lru_cache(maxsize=_TABLES)
+def assign_wallet(payment: Table, entry: Table) -> Update:
+    """Give the record of a payment that is not credited another wallet."""
+    return (
+        update(payment)
+        .where(
+            payment.c.provider_payment_id == _PAYMENT_ID,
+            not_(select(entry.c.id).where(_is_topup(entry)).exists()),
+        )
+        .values(wallet_id=bindparam("wallet"), updated_at=bindparam("now"))
     )
 
 

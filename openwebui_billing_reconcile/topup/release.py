@@ -166,9 +166,9 @@ class Releaser:
             "reason": order.reason.value,
             "note": order.note,
         }
-        record_id = local.record.id if local.record else None
+        service = self._resources.host.billing_service
         try:
-            self._ledger.release(payment.id, record_id, target, money, metadata)
+            self._ledger.credit_directly(service, payment.id, local.record, target, money, metadata)
         except WalletBusyError:
             raise
         except Exception as error:  # noqa: BLE001 - the host may raise anything; the ledger tells what is so

@@ -52,6 +52,7 @@ from openwebui_billing_reconcile.money.values import (
     Money,
     ProviderPayment,
     ReconcileResult,
+    Wallet,
 )
 
 from .events import EventDispatcher
@@ -123,7 +124,7 @@ class Settlement:
             case Cancel():
                 return self._cancel(call, local, payment)
             case Credit() as credit:
-                return self._credit(call, credit, payment, shop)
+                return self._credit(call, local, credit, payment, shop)
             case never:
                 assert_never(never)
 
@@ -157,7 +158,7 @@ class Settlement:
         raise InvalidProviderResponseError("Payment provider does not know this payment")
 
     def _credit(
-        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment, shop: Shop
+        self, call: ReconcileCall, local: LocalState, credit: Credit, payment: ProviderPayment, shop: Shop
     ) -> ReconcileResult:
         if credit.wallet is None:
             create = partial(self._ledger.create_wallet, call.user_id, credit.money.currency)
@@ -165,10 +166,19 @@ class Settlement:
             if failure is None:  # that may have waited, so what was read before it counts for nothing
                 return self._settle_known(call, payment, shop)
         else:
-            metadata = {**payment.metadata, RECONCILED_BY: call.way.value, CAPTURED_AT: payment.captured_at}
-            target = call.service, call.payment_id, credit.wallet, credit.money, metadata
-            failure = self._try(call, partial(self._ledger.credit, *target))
+            failure = self._try(call, partial(self._write, call, local, credit.wallet, credit.money, payment))
         return self._prove(call, payment, failure)
+
+    def _write(
+        self, call: ReconcileCall, local: LocalState, wallet: Wallet, money: Money, payment: ProviderPayment
+    ) -> None:
+        about = {RECONCILED_BY: call.way.value, CAPTURED_AT: payment.captured_at}
+        record = local.record
+        if record and record.wallet_id is None and not self._ledger.credits_without_wallet():
+            self._ledger.credit_directly(call.service, call.payment_id, record, wallet, money, about)
+        else:
+            metadata = {**payment.metadata, **about}
+            self._ledger.credit(call.service, call.payment_id, wallet, money, metadata)
 
     def _try(self, call: ReconcileCall, write: Callable[[], None]) -> Exception | None:
         """Have the host write; return what it raised. Whether it credited only the ledger tells."""
@@ -229,7 +239,7 @@ class Observation(Settlement):
     """Decides as a settlement does, tells what it would do, and writes nothing."""
 
     def _credit(
-        self, call: ReconcileCall, credit: Credit, payment: ProviderPayment, shop: Shop
+        self, call: ReconcileCall, local: LocalState, credit: Credit, payment: ProviderPayment, shop: Shop
     ) -> ReconcileResult:
         wallet_id = credit.wallet.id if credit.wallet else ""  # one that is yet to be created
         would_be = LedgerEntry("", call.user_id, wallet_id, credit.money)

@@ -88,7 +88,7 @@ class LedgerEntry(Base):
 class Payment(Base):
     __tablename__ = "payment"
     id: Mapped[str] = mapped_column(primary_key=True)
-    provider_payment_id: Mapped[str]
+    provider_payment_id: Mapped[str] = mapped_column(unique=True)
     status: Mapped[str]
     kind: Mapped[str]
     user_id: Mapped[str]
@@ -402,9 +402,12 @@ def broken_requirements() -> Iterator[tuple[str, Callable[[StubHost], None]]]:
                 yield what, partial(StubHost.forget, function=function, parameter=argument)
 
 
+WALLET_LEDGER_KEY = LEDGER_KEY.replace(")", ', "wallet_id")')
+"""The key of newer hosts, by which a payment could be credited to two wallets."""
+
 LEDGERS_WITHOUT_KEY: Mapping[str, str] = {
     "no key": "",
-    "a key for each wallet": LEDGER_KEY.replace(")", ', "wallet_id")'),
+    "a key for each user": LEDGER_KEY.replace(")", ', "user_id")'),
     "a key of two columns": LEDGER_KEY.replace(', "type"', ""),
 }
 """What may stand in the place of the ledger's key, and does not keep a payment from being credited twice."""

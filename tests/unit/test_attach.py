@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI
 from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import attach, detach
-from openwebui_billing_reconcile.attachment.attach import METHOD, Report, State, report_no_billing
+from openwebui_billing_reconcile.attachment.attach import Report, State, report_no_billing
+from openwebui_billing_reconcile.attachment.own_reconcile import METHOD
 from openwebui_billing_reconcile.hookspecs import PROJECT
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES
 from tests.unit.conftest import InstallPlugin
@@ -27,6 +29,7 @@ from tests.unit.stub_host import (
 )
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
+TAKE_OVER = "BILLING_TOPUP_RECONCILE_TAKE_OVER"
 EXTRA = """
 from openwebui_billing_reconcile import hookimpl
 
@@ -44,9 +47,10 @@ def attached(host: StubHost, caplog: pytest.LogCaptureFixture) -> Report:
     before = host.looks()
     report = attach()
     (line,) = caplog.messages
-    assert line.endswith(f"is attached: {report.why}" if report.state is State.ATTACHED else report.why)
-    assert ("is not attached: " in line) is (report.state is not State.ATTACHED)
-    assert (host.looks() == before) is (report.state is not State.ATTACHED)
+    is_attached = report.state in {State.ATTACHED, State.BESIDE}
+    assert line.endswith(f"is attached: {report.why}" if is_attached else report.why)
+    assert ("is not attached: " in line) is not is_attached
+    assert (host.looks() == before) is not is_attached
     return report
 
 
@@ -147,23 +151,96 @@ def test_a_host_that_came_up_without_billing_is_said_to_have_none(
     assert line.endswith(f"is not attached: this host does not load {BILLING_ROUTER}")
 
 
-def test_a_host_with_the_method_already_is_left_alone(
-    host: StubHost, caplog: pytest.LogCaptureFixture
-) -> None:
+def add_own_reconcile(host: StubHost, path: str = "/topup/reconcile") -> None:
+    """Give the host an endpoint and a method of its own, between others."""
     host.edit(BILLING, SERVICE, f"{SERVICE}\n    async def {METHOD}(self, user_id, payment_id): ...\n")
-    report = attached(host, caplog)
-    assert report.state is State.SUPERSEDED
-    assert f"the host has its own BillingService.{METHOD}" in report.why
+    host.append(BILLING_ROUTER, f'\n\n@router.post("{path}")\ndef theirs(): ...\n')
+    host.append(BILLING_ROUTER, '\n\n@router.get("/last")\ndef last(): ...\n')
+
+
+def served(host: StubHost) -> list[str]:
+    """Return the paths that a schema of the host shows, in order."""
+    app = FastAPI()
+    app.include_router(host.router)
+    return [f"{next(iter(methods))} {path}" for path, methods in app.openapi()["paths"].items()]
 
 
 @pytest.mark.parametrize("path", ["/topup/reconcile", "/topup/{anything}"])
-def test_a_host_with_the_endpoint_already_is_left_alone(
+def test_beside_a_reconcile_of_the_hosts_own_all_else_attaches(
     host: StubHost, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
-    host.append(BILLING_ROUTER, f'\n\n@router.post("{path}")\ndef theirs(): ...\n')
+    add_own_reconcile(host, path)
     report = attached(host, caplog)
-    assert report.state is State.SUPERSEDED
-    assert "the host has its own POST /topup/reconcile" in report.why
+    assert report.state is State.BESIDE
+    assert report.routes == OUR_ROUTES[1:]
+    assert report.methods == OUR_METHODS[1:]
+    words = f"the host keeps its own POST /topup/reconcile and {METHOD}: {TAKE_OVER}=true replaces"
+    assert words in report.why
+    assert served(host)[1:3] == [f"post {path}", "get /last"]
+    method = vars(host.module(BILLING).BillingService)[METHOD]
+    assert method.__module__ == BILLING
+    assert host.serves("POST", "/topup/reconcile/pending")
+
+
+def test_a_reconcile_of_the_hosts_own_is_taken_over_in_place(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_own_reconcile(host)
+    os.environ[TAKE_OVER] = "true"
+    report = attached(host, caplog)
+    assert report.state is State.ATTACHED
+    assert (report.routes, report.methods) == (OUR_ROUTES, OUR_METHODS)
+    assert f"in place of the host's own POST /topup/reconcile and {METHOD}; " in report.why
+    paths = served(host)
+    assert paths[:2] == ["get /balance", "post /topup/reconcile"]
+    assert paths.count("post /topup/reconcile") == 1
+    method = vars(host.module(BILLING).BillingService)[METHOD]
+    assert method.__module__ != BILLING
+
+
+@pytest.mark.parametrize("path", ["/topup/reconcile", "/topup/{anything}"])
+def test_detaching_puts_the_hosts_own_reconcile_back(host: StubHost, path: str) -> None:
+    add_own_reconcile(host, path)
+    os.environ[TAKE_OVER] = "true"
+    host.load()
+    before, paths = host.looks(), served(host)
+    attach()
+    assert host.looks() != before
+    detach()
+    assert host.looks() == before
+    assert served(host) == paths
+
+
+def test_a_route_that_serves_other_paths_too_stays_behind_ours(host: StubHost) -> None:
+    add_own_reconcile(host, "/topup/{anything}")
+    os.environ[TAKE_OVER] = "true"
+    host.load()
+    attach()
+    paths = served(host)
+    assert paths.index("post /topup/reconcile") < paths.index("post /topup/{anything}")
+
+
+@pytest.mark.parametrize("half", ["method", "endpoint"])
+def test_half_a_reconcile_of_the_hosts_own_is_kept_and_taken_over_as_well(
+    host: StubHost, caplog: pytest.LogCaptureFixture, half: str
+) -> None:
+    if half == "method":
+        host.edit(BILLING, SERVICE, f"{SERVICE}\n    async def {METHOD}(self, user_id, payment_id): ...\n")
+    else:
+        host.append(BILLING_ROUTER, '\n\n@router.post("/topup/reconcile")\ndef theirs(): ...\n')
+    assert attached(host, caplog).state is State.BESIDE
+    os.environ[TAKE_OVER] = "true"
+    assert attach().state is State.ATTACHED
+    assert served(host).count("post /topup/reconcile") == 1
+
+
+def test_without_one_of_the_hosts_own_taking_over_changes_nothing(
+    host: StubHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.environ[TAKE_OVER] = "true"
+    report = attached(host, caplog)
+    assert (report.state, report.routes) == (State.ATTACHED, OUR_ROUTES)
+    assert "in place of" not in report.why
 
 
 @pytest.mark.parametrize(("what", "take_away"), BROKEN, ids=[what for what, _ in BROKEN])

@@ -154,11 +154,24 @@ def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
     nameless = LocalState(replace(RECORD, wallet_id=None))
     settle.ledger.read_with_wallet.side_effect = [(nameless, None), (nameless, WALLET)]
     assert settle().credited
-    assert settle.ledger.mock_calls[1:4] == [
+    assert settle.ledger.mock_calls[1:5] == [
         call.create_wallet("me", "RUB"),
         call.read_with_wallet("x", PAID, "me"),
+        call.credits_without_wallet(),
         call.credit(SERVICE, "x", WALLET, RUB, METADATA),
     ]
+
+
+def test_where_the_hosts_path_wants_a_wallet_in_the_record_its_wallet_service_credits(
+    settle: Settling,
+) -> None:
+    nameless = replace(RECORD, wallet_id=None)
+    settle.ledger.read_with_wallet.return_value = LocalState(nameless), WALLET
+    settle.ledger.credits_without_wallet.return_value = False
+    assert settle().credited
+    about = {"reconciled_by": "return", "captured_at": PAID.captured_at}
+    settle.ledger.credit_directly.assert_called_once_with(SERVICE, "x", nameless, WALLET, RUB, about)
+    settle.ledger.credit.assert_not_called()
 
 
 def test_what_is_settled_by_hand_while_a_wallet_is_created_is_not_credited_too(settle: Settling) -> None:

@@ -17,7 +17,7 @@ import pytest
 from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import attach, cli
-from openwebui_billing_reconcile.attachment.attach import METHOD
+from openwebui_billing_reconcile.attachment.own_reconcile import METHOD
 from openwebui_billing_reconcile.attachment.status import Status, read_status
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES, WALLET
 from tests.unit.conftest import InstallPlugin
@@ -26,6 +26,7 @@ from tests.unit.stub_host import (
     LEDGERS_WITHOUT_KEY,
     OUR_PLUGINS,
     SERVICE,
+    WALLET_LEDGER_KEY,
     StubHost,
     broken_requirements,
 )
@@ -129,12 +130,23 @@ def test_a_host_that_is_left_alone_is_described_in_words(
     assert f"because          the host lacks {WALLET}" in words
 
 
+def let_payments_be_recorded_twice(host: StubHost) -> None:
+    host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)
+    host.edit(
+        TABLES,
+        "provider_payment_id: Mapped[str] = mapped_column(unique=True)",
+        "provider_payment_id: Mapped[str]",
+    )
+
+
 VARIATIONS: list[tuple[str, Callable[[StubHost], None]]] = [
     ("attached", lambda _: None),
     ("no billing", lambda host: host.remove(BILLING_ROUTER)),
     ("own method", lambda host: host.edit(BILLING, SERVICE, f"{SERVICE}\n    def {METHOD}(self): ...\n")),
     ("own endpoint", lambda host: host.append(BILLING_ROUTER, OWN_ENDPOINT)),
-    ("no key", lambda host: host.edit(TABLES, LEDGER_KEY, LEDGERS_WITHOUT_KEY["a key for each wallet"])),
+    ("no key", lambda host: host.edit(TABLES, LEDGER_KEY, LEDGERS_WITHOUT_KEY["a key for each user"])),
+    ("a key for each wallet", lambda host: host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)),
+    ("a key for each wallet and payments recorded twice", let_payments_be_recorded_twice),
     *broken_requirements(),
 ]
 
@@ -148,7 +160,8 @@ def test_an_attach_does_what_is_foretold(
     foretold = status_of(backend)
     host.load()
     assert foretold.prediction.state == attach().state
-    assert foretold.prediction.attaches is (what == "attached")
+    attached = {"attached", "own method", "own endpoint", "a key for each wallet"}
+    assert foretold.prediction.attaches is (what in attached)
 
 
 @pytest.mark.parametrize("switch", ["off", "0", "ture", "on", ""])
