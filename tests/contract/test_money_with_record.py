@@ -129,6 +129,7 @@ def test_credited_automatic_topup_starts_the_hosts_count_of_failures_anew(host: 
     host.books.change_wallet(wallet_id, auto_topup_fail_count=2)
     sound = host.simulator.payment(payment_id)["metadata"]
     host.simulator.change(payment_id, metadata=sound | {"auto_topup": "true"})
+    host.books.change_record(payment_id, metadata_json=sound | {"auto_topup": True})
     answers.credited(user.reconcile(payment_id), payment_id)
     assert host.books.wallet(user.id)["auto_topup_fail_count"] == 0
 

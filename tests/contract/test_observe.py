@@ -71,4 +71,4 @@ def test_what_it_would_do_is_said_once(host: Host, user: User) -> None:
 
 
 def test_it_says_so_at_start(host: Host) -> None:
-    assert "; only observes, sweeps every 1 s; plugins: builtin" in host.log
+    assert "; only observes, sweeps every 1 s; " in host.log

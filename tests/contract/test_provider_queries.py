@@ -217,7 +217,7 @@ class TestRateLimit:
 
     def test_failed_query_costs_one(self, host: Host, user: User) -> None:
         payment_id = paid(user)
-        host.simulator.fault(payment_id=payment_id, status=500, times=3)
+        host.simulator.fault(payment_id=payment_id, status=500, times=3 * host.attempts)
         for _ in range(3):
             answers.temporarily_unavailable(user.reconcile(payment_id))
         self.assert_limited(user, payment_id)

@@ -66,7 +66,8 @@ def test_cancellation_is_recorded(host: Host, user: User) -> None:
     assert after is not None
     changed = {name for name in after if after[name] != before[name]}
     assert "status" in changed
-    assert changed <= {"status", "updated_at"}
+    assert changed <= {"status", "updated_at", "auto_topup_claim_key"}
+    assert after.get("auto_topup_claim_key") is None  # so that the wallet can be topped up again
     assert time.time() - 60 < after["updated_at"] <= time.time()
     assert host.books.entries(payment_id) == []
 
@@ -96,6 +97,7 @@ def canceled_auto_topup(user: User, failures: int) -> str:
     books.change_wallet(books.wallet(user.id)["id"], auto_topup_enabled=True, auto_topup_fail_count=failures)
     metadata = simulator.payment(payment_id)["metadata"] | {"auto_topup": "true"}
     simulator.change(payment_id, metadata=metadata)
+    books.change_record(payment_id, metadata_json=metadata)
     return payment_id
 
 

@@ -46,15 +46,15 @@ def test_a_host_without_billing_starts_and_one_line_says_why(host: Variant) -> N
     assert "is not attached: this host does not load open_webui.routers.billing" in line
 
 
-def test_a_host_with_the_method_already_is_left_alone(host: Variant) -> None:
+def test_beside_a_method_of_the_hosts_own_all_else_attaches(host: Variant) -> None:
     own = f"{SERVICE}\n    async def reconcile_topup_payment(self, user_id, payment_id): ...\n"
     host.edit("utils/billing.py", SERVICE, own)
-    assert host.status()["prediction"]["state"] == "superseded"
+    assert host.status()["prediction"]["state"] == "beside"
     started = host.start()
     assert started.method
     assert PATH not in started.paths
     (line,) = started.lines()
-    assert "the host has its own BillingService.reconcile_topup_payment" in line
+    assert "the host keeps its own reconcile_topup_payment: " in line
 
 
 def test_a_host_that_lacks_a_name_is_left_alone_and_the_name_is_said(host: Variant) -> None:

@@ -22,6 +22,7 @@ from tests.support.yookassa.client import Document, Simulator, rubles
 CANCELED = "payment.canceled"
 WAITING = "payment.waiting_for_capture"
 NEWER = {"REFERENCE_HOST_SHAPE": "n"}
+OWN = {"BILLING_TOPUP_RECONCILE_TAKE_OVER": "false"}  # the host's own reconcile is under test here
 
 
 # --- What the tests share ------------------------------------------------------------------------
@@ -32,7 +33,7 @@ def host(
     newer_program: Program, simulator: Simulator, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Host]:
     folder = tmp_path_factory.mktemp("newer_host")
-    with running_host(newer_program, simulator=simulator, data_dir=folder) as running:
+    with running_host(newer_program, simulator=simulator, data_dir=folder, env=OWN) as running:
         yield running
 
 
@@ -40,7 +41,7 @@ def host(
 def refused_host(newer_program: Program, simulator: Simulator) -> Iterator[Host]:
     """A host whose requests the provider refuses."""
     wrong = {"YOOKASSA_SECRET_KEY": "wrong"}
-    with running_host(newer_program, simulator=simulator, env=wrong) as running:
+    with running_host(newer_program, simulator=simulator, env=wrong | OWN) as running:
         yield running
 
 
@@ -105,15 +106,15 @@ def credited(payment_id: str) -> tuple[int, Document]:
 # --- The plugin ----------------------------------------------------------------------------------
 
 
-def test_plugin_steps_aside_and_the_hosts_own_route_answers(host: Host, user: User) -> None:
-    assert "is not attached: the host has its own BillingService.reconcile_topup_payment" in host.log
+def test_the_hosts_own_route_and_method_stay_unless_they_are_taken_over(host: Host, user: User) -> None:
+    assert "is attached: " in host.log
+    assert "the host keeps its own POST /topup/reconcile and reconcile_topup_payment" in host.log
     payment_id = paid(user)
     assert answer(user, payment_id) == credited(payment_id)
     assert user.balance() == PACKAGE
     paths = host.http.get("/openapi.json").json()["paths"]
-    assert [path for path in paths if "reconcile" in path] == ["/api/v1/billing/topup/reconcile"]
-    unlike_ours = paths["/api/v1/billing/topup/reconcile"]["post"]["responses"]
-    assert set(unlike_ours) == {"200", "422"}
+    assert set(paths["/api/v1/billing/topup/reconcile"]["post"]["responses"]) == {"200", "422"}
+    assert host.admin.report(1).json()["days"][0]["webhook"]["count"] >= 1
 
 
 # --- Tables --------------------------------------------------------------------------------------
@@ -187,20 +188,20 @@ def test_record_is_made_before_the_provider_is_asked(refused_host: Host) -> None
 
 
 def test_second_top_up_of_the_same_amount_is_the_same_payment(user: User) -> None:
-    first = user.topup()
-    assert user.topup() == first
-    assert user.topup(150_000) != first
+    first = user.topup(apart=False)
+    assert user.topup(apart=False) == first
+    assert user.topup(150_000, apart=False) != first
     user.host.simulator.pay(first)
     user.host.webhook(first)
-    assert user.topup() != first
+    assert user.topup(apart=False) != first
 
 
 def test_flaw_dead_payment_comes_back_for_a_day(user: User) -> None:
-    first = user.topup()
+    first = user.topup(apart=False)
     user.host.simulator.decline(first)
-    assert user.topup() == first
+    assert user.topup(apart=False) == first
     user.host.books.change_record(first, created_at=int(time.time()) - 24 * 60 * 60 - 1)
-    assert user.topup() != first
+    assert user.topup(apart=False) != first
 
 
 @pytest.mark.parametrize(
@@ -560,7 +561,7 @@ def test_reconcile_credits_without_a_record(user: User) -> None:
 
 
 def test_reconcile_without_a_client(newer_program: Program) -> None:
-    with running_host(newer_program) as bare:
+    with running_host(newer_program, env=OWN) as bare:
         said = answer(bare.new_user(), "a-payment")
     assert said == (503, {"detail": "Payment system is not configured"})
 

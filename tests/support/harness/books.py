@@ -73,12 +73,17 @@ class Books:
         """Overwrite parts of a record."""
         self._change(self.payments, self.payments.c.provider_payment_id == payment_id, columns)
 
+    @property
+    def has_claims(self) -> bool:
+        """Whether an auto top-up is claimed by a column of its payment, as on newer hosts."""
+        return "auto_topup_claim_key" in self.payments.c
+
     def keep_apart(self, payment_id: str) -> None:
         """Let the next top-up of that amount be another payment.
 
         Newer hosts open a pending one again, unless it is claimed for an auto top-up.
         """
-        if "auto_topup_claim_key" in self.payments.c:
+        if self.has_claims:
             self.change_record(payment_id, auto_topup_claim_key=f"kept apart: {payment_id}")
 
     def delete_record(self, payment_id: str) -> None:
