@@ -20,6 +20,7 @@ import anyio.to_thread
 from fastapi import HTTPException
 from open_webui.internal.db import get_db
 from open_webui.models.billing import LedgerEntry, Payments, Wallet
+from open_webui.utils.wallet import wallet_service
 from sqlalchemy import insert, select, update
 
 from openwebui_billing_reconcile.concurrency import KeyedLock, SerialThread, TaskSet
@@ -98,6 +99,23 @@ def _own_crediting_path() -> Iterator[Patch]:
             session.commit()
         watched_steps.reached("ledger committed")
         Payments.update_payment_by_provider_id(payment_id, {"status": "succeeded"})
+
+    yield Ledger, "credit", credit
+
+
+def _any_wallet() -> Iterator[Patch]:
+    """Credits go to another wallet of the user's than the one that the payment's record names."""
+
+    def credit(_ledger: Ledger, _service: Any, payment_id: str, wallet: Any, money: Any, _: Any) -> None:
+        others = select(Wallet.id).where(Wallet.user_id == wallet.user_id, Wallet.id != wallet.id)
+        with get_db() as session:
+            (other,) = session.scalars(others).all()
+        wallet_service.apply_topup(
+            wallet_id=other,
+            amount_kopeks=money.kopeks,
+            reference_id=payment_id,
+            reference_type="payment",
+        )
 
     yield Ledger, "credit", credit
 
@@ -317,6 +335,7 @@ MUTATIONS: dict[str, Callable[[], Iterator[Patch]]] = {
     "no second read": _no_second_read,
     "ledger read before record": _ledger_before_record,
     "own crediting path": _own_crediting_path,
+    "any wallet": _any_wallet,
     "no wallet check": _no_wallet_check,
     "unconditional cancel": _unconditional_cancel,
     "no proof": _no_proof,

@@ -36,7 +36,7 @@ def test_each_make_target_the_documents_name_is_there() -> None:
     named = set(re.findall(r"\bmake ([a-z]+(?: [a-z]+)*)(?=[`\s])", README))
     targets = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
     code = {word for words in named for word in words.split()}
-    assert {"demo", "test", "check", "contract", "dist"} <= code & targets
+    assert {"demo", "test", "dist"} <= code & targets
 
 
 @pytest.mark.parametrize("document", ["README.md", "hooks.md", "CHANGELOG.md", "frontend-patch/README.md"])
