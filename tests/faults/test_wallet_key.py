@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ def host(
     request: pytest.FixtureRequest, newer_program: Program, simulator: Simulator, postgres: Postgres
 ) -> Iterator[Host]:
     """Yield a host of the newer shape that can be mutated."""
-    options = {} if request.param == "sqlite" else {"database_url": postgres.new_database()}
+    options: dict[str, Any] = {}
+    if request.param == "postgres":
+        options = {"database_url": postgres.new_database()}
     with watched_host(newer_program, simulator=simulator, env=NO_RATE_LIMIT, **options) as host:
         yield host
 
