@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import REFERENCE_FOLDER, Host, Program, User, running_host
 from tests.support.harness.redis import PASSWORD, RedisServer, needs_redis, running_redis
 from tests.support.harness.waiting import wait_until
@@ -113,6 +114,17 @@ def test_workers_share_one_cooldown(users: tuple[User, User]) -> None:
     wait_until(lambda: there.reconcile(second).status_code == 200, 10, "the cooldown does not end")
     assert time.monotonic() - began > 2
     assert_credited_once(there, second)
+
+
+def test_a_hold_is_logged_once_by_all_workers(users: tuple[User, User]) -> None:
+    payment_id = paid(users[0])
+    users[0].host.simulator.refund(payment_id, "100.00")
+    for user in (*users, *users):
+        answers.held(user.reconcile(payment_id), HoldReason.REFUNDED)
+    lines = "".join(user.host.log for user in users).splitlines()
+    assert (
+        len([line for line in lines if f"Top-up held, nothing credited: payment={payment_id}" in line]) == 1
+    )
 
 
 def test_keys_are_named_after_host_and_plugin_and_expire(

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from openwebui_billing_reconcile.provider import shared_redis
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
+from openwebui_billing_reconcile.provider.once_a_day import DAY, OnceADay
 from openwebui_billing_reconcile.provider.shared_redis import OUTAGE_PAUSE, SharedRedis, open_redis
 from tests.support.harness.rate_limits import HOUR, Clock, granted, limiter, retry_after
 from tests.support.harness.redis import PASSWORD, RedisServer, needs_redis, running_redis
@@ -195,3 +196,22 @@ async def test_a_connection_closed_meanwhile_is_no_outage(
         client.client_kill_filter(_type="normal", skipme=True)
     assert await granted(limiter("3/minute", Clock(), redis), 5) == 2
     assert caplog.records == []
+
+
+async def test_what_is_said_once_a_day_is_said_by_one_worker(server: RedisServer, redis: SharedRedis) -> None:
+    workers = [OnceADay(redis) for _ in range(2)]
+    assert [await worker.is_first("pay-1:refunded") for worker in (*workers, *workers)] == [True] + [
+        False
+    ] * 3
+    assert await OnceADay(redis).is_first("pay-1:refunded") is False  # after a restart
+    assert await OnceADay(redis).is_first("pay-1:not_paid") is True
+    with server.client() as client:
+        ttl = client.ttl(f"{redis._prefix}:told:pay-1:refunded")
+    assert DAY - 60 < ttl <= DAY
+
+
+async def test_without_redis_each_worker_says_it_once(server: RedisServer, redis: SharedRedis) -> None:
+    workers = [OnceADay(redis) for _ in range(2)]
+    with server.hanging():
+        answers = [await worker.is_first("pay-1:refunded") for worker in (*workers, *workers)]
+    assert answers == [True, True, False, False]
