@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test unit prove bench contract matrix check format lock dist clean
+.PHONY: demo test newer unit prove bench contract matrix check format lock dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -21,6 +21,10 @@ test: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(UNMEASURED) $(ARGS)
+
+## Contract and faults on the reference host's second shape, that of newer hosts.
+newer: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/contract tests/faults --host-shape n $(ARGS)
 
 ## The tests that start no process.
 unit: $(READY)

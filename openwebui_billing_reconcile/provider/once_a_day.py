@@ -11,7 +11,7 @@ from .shared_redis import SharedRedis
 
 DAY: Final = 24 * 60 * 60  # seconds
 
-_MAX_REMEMBERED: Final = 4096
+_MAX_REMEMBERED: Final = 20_000
 
 _ADD: Final = """
 if redis.call('SET', KEYS[1], '1', 'NX', 'EX', ARGV[1]) then return 1 end
