@@ -136,7 +136,7 @@ def decide_locally(local: LocalState, user_id: str) -> LocalDecision | None:
     The ledger decides, not the payment's status: a status can be overwritten, a ledger entry is the money.
     """
     record = local.record
-    owner = _local_owner(local)
+    owner = local_owner(local)
     if owner is not None and owner != user_id:
         return NotOwned()
     if local.topups:
@@ -203,7 +203,8 @@ def named_wallet(payment: ProviderPayment, local: LocalState) -> str | None:
     return local.record.wallet_id if local.record else payment.topup.wallet_id
 
 
-def _local_owner(local: LocalState) -> str | None:
+def local_owner(local: LocalState) -> str | None:
+    """Return whose payment it is by record or ledger; ``None``: they do not say."""
     if local.record:
         return local.record.user_id
     return local.topups[0].user_id if local.topups else None

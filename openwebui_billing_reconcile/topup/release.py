@@ -25,6 +25,7 @@ from openwebui_billing_reconcile.money.rules import (
     HoldReason,
     Shop,
     decide_locally,
+    local_owner,
 )
 from openwebui_billing_reconcile.money.values import (
     CAPTURED_AT,
@@ -107,11 +108,11 @@ class Releaser:
             return await shared.tasks.run(shared.write(user_id, work))
 
     def _owner(self, payment: ProviderPayment) -> str:
-        """Return whose top-up it is. Without a record its metadata must name a user of this host."""
+        """Return whose it is. Where our tables do not say, its metadata must name a user of this host."""
         with database_errors(f"payment={payment.id}"):
-            local = self._ledger.read(payment.id)
-            if local.record:
-                return local.record.user_id
+            owner = local_owner(self._ledger.read(payment.id))
+            if owner is not None:
+                return owner
             named = payment.topup.user_id if payment.topup.kind == TOPUP else None
             if named is None or not self._ledger.users_among([named]):
                 raise ReleaseRefusedError("This payment is no top-up of this host", reason="not_a_topup")

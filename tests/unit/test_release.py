@@ -20,7 +20,6 @@ from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
     ProviderRejectedError,
     ReleaseRefusedError,
-    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnknownPaymentError,
     WalletBusyError,
@@ -31,9 +30,8 @@ from openwebui_billing_reconcile.host.requirements import ENV
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import ReleaseResult
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import release
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
-from openwebui_billing_reconcile.topup.release import MAX_NOTE, Releaser, ReleaseOrder
+from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub
 from tests.unit.desk import Desk, until
@@ -215,17 +213,11 @@ async def test_a_release_is_logged_and_told_once(office: Office, caplog: pytest.
     await office.release()
     assert await office.refused() == "already_credited"
     assert (await office("pay-1")).credited
-    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-        (
-            "WARNING",
-            "Top-up released: payment=pay-1 user=me wallet=wallet of me kopeks=40000 currency=RUB "
-            "reason=amount_mismatch by=admin note='seen the receipt'",
-        ),
-        (
-            "INFO",
-            "Top-up credited: payment=pay-1 user=me wallet=wallet of me kopeks=40000 currency=RUB way=release",
-        ),
-    ]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    what = "payment=pay-1 user=me wallet=wallet of me kopeks=40000 currency=RUB"
+    released, credited = caplog.messages
+    assert released == (f"Top-up released: {what} reason=amount_mismatch by=admin note='seen the receipt'")
+    assert credited == f"Top-up credited: {what} way=release"
     await until(lambda: office.account.events)
     (event,) = office.account.events
     assert (event.outcome, event.way, event.amount_kopeks) == ("credited", Way.RELEASE, 40_000)
@@ -327,6 +319,12 @@ async def test_a_webhook_that_comes_first_counts_and_the_release_does_not(
     assert office.entry()["metadata_json"] is None
     assert not [line for line in caplog.messages if line.startswith(("Top-up released", "Top-up credited"))]
     assert not office.account.events
+
+
+async def test_an_entry_without_a_record_says_that_it_is_credited(office: Office) -> None:
+    office.add_entry(reference_id="pay-9", user_id="somebody")
+    office.account.add(payment("pay-9", **for_user("me", "wallet of me")))
+    assert await office.refused("test_payment", "pay-9") == "already_credited"
 
 
 # --- The wallet ------------------------------------------------------------------------------------------
