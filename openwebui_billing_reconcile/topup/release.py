@@ -12,6 +12,7 @@ from typing import Final, assert_never
 from openwebui_billing_reconcile.errors import (
     InvalidReleaseError,
     ReleaseRefusedError,
+    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnknownPaymentError,
     WalletBusyError,
@@ -42,7 +43,7 @@ from openwebui_billing_reconcile.money.values import (
 )
 from openwebui_billing_reconcile.settings import MODE, Mode
 
-from .resources import Resources, reply
+from .resources import REPLY_TIMEOUT, Resources, reply
 from .settle import database_errors
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class Releaser:
                 reason="observing",
             )
         shared = self._resources.of_loop()
+        expires_at = time.monotonic() + REPLY_TIMEOUT
         async with reply():
             gateway = self._resources.gateway(order.payment_id)
             payment = await shared.provider.fetch(gateway, order.payment_id, max_age=0)
@@ -104,7 +106,12 @@ class Releaser:
                 raise UnknownPaymentError
             user_id = await shared.read(partial(self._owner, payment))
             shop = self._resources.shop(gateway)
-            work = partial(self._release, order, payment, user_id, shop, confirm=confirm)
+
+            def work() -> ReleaseResult:
+                if time.monotonic() > expires_at:  # nobody waits any more, and the provider's answer is old
+                    raise StillBeingCheckedError
+                return self._release(order, payment, user_id, shop, confirm=confirm)
+
             return await shared.tasks.run(shared.write(user_id, work))
 
     def _owner(self, payment: ProviderPayment) -> str:

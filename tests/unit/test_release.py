@@ -20,6 +20,7 @@ from openwebui_billing_reconcile.errors import (
     NotConfiguredError,
     ProviderRejectedError,
     ReleaseRefusedError,
+    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnknownPaymentError,
     WalletBusyError,
@@ -30,6 +31,7 @@ from openwebui_billing_reconcile.host.requirements import ENV
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import ReleaseResult
 from openwebui_billing_reconcile.settings import Mode, Settings
+from openwebui_billing_reconcile.topup import release
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
 from openwebui_billing_reconcile.topup.resources import Resources
@@ -491,6 +493,13 @@ async def test_the_provider_is_asked_anew(office: Office) -> None:
     assert await office.refused() == "refunded"
     assert (await office.release("refunded")).amount_kopeks == 30_000
     assert len(office.account.queries) == 3
+
+
+async def test_nothing_is_written_once_nobody_waits(office: Office, mocker: MockerFixture) -> None:
+    mocker.patch.object(release, "REPLY_TIMEOUT", -1.0)
+    with pytest.raises(StillBeingCheckedError):
+        await office.release()
+    assert office.entries() == []
 
 
 async def test_a_release_that_has_begun_goes_on_without_its_caller(
