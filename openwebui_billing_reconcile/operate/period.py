@@ -15,6 +15,9 @@ MOSCOW: Final = timezone(timedelta(hours=3))
 DEFAULT_DAYS: Final = 7
 MAX_DAYS: Final = 92
 
+_FIRST_YEAR: Final = 2000
+"""Earlier years cannot be meant, and those near the first one cannot be reckoned with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Period:
@@ -69,9 +72,12 @@ def moscow_day(seconds: float) -> date:
 
 def _date(text: str) -> date:
     try:
-        return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=MOSCOW).date()
+        day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=MOSCOW).date()
     except ValueError:
         raise InvalidPeriodError("since and until must be dates as YYYY-MM-DD") from None
+    if day.year < _FIRST_YEAR:
+        raise InvalidPeriodError(f"since and until must not be before the year {_FIRST_YEAR}")
+    return day
 
 
 def _midnight(day: date) -> float:

@@ -99,6 +99,19 @@ def test_what_is_no_date_is_refused_by_its_name(name: str, text: str) -> None:
         Period.parse(*((text, "2026-03-11") if name == "since" else ("2026-03-10", text)), NOW)
 
 
+@pytest.mark.parametrize(
+    ("since", "until", "name"),
+    [
+        (None, "0001-01-03", "until"),
+        ("0001-01-01", "0001-01-02", "until"),
+        ("1999-12-31", "2000-01-02", "since"),
+    ],
+)
+def test_a_year_that_cannot_be_meant_is_refused(since: str | None, until: str, name: str) -> None:
+    with pytest.raises(InvalidPeriodError, match=f"{name} must not be before the year 2000"):
+        Period.parse(since, until, NOW)
+
+
 # --- Which moments ---------------------------------------------------------------------------------------
 
 DAY = Period(date(2026, 3, 10), date(2026, 3, 11))
