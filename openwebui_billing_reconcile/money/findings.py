@@ -114,7 +114,7 @@ def _fault(payment: ProviderPayment | None, entry: LedgerEntry) -> FindingClass 
         return None if is_covered else FindingClass.REFUNDED_AFTER_CREDIT
     if payment.refunded and payment.refunded.kopeks:
         return FindingClass.REFUNDED_AFTER_CREDIT
-    return None if payment.amount == entry.money else FindingClass.AMOUNT_DIFFERS
+    return None if held == entry.money else FindingClass.AMOUNT_DIFFERS
 
 
 def _held(payment: ProviderPayment, state: AuditedState, shop: Shop, reason: HoldReason) -> Finding:
