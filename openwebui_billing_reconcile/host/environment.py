@@ -15,7 +15,7 @@ SECRET_KEY: Final = "YOOKASSA_SECRET_KEY"  # noqa: S105 - a name
 PROVIDER_URL: Final = "https://api.yookassa.ru/v3"
 """The address that the provider documents."""
 
-_PARTS: Final = ("TYPE", "USER", "PASSWORD", "HOST", "PORT", "NAME")
+_PARTS: Final = ("TYPE", "HOST", "PORT", "NAME")
 
 
 class HostEnvironment:
@@ -58,8 +58,9 @@ class HostEnvironment:
 
     def _database_url(self) -> str:
         parts = {part: self.variables.get(f"DATABASE_{part}", "") for part in _PARTS}
-        if all(parts.values()):
-            account = f"{parts['USER']}:{parts['PASSWORD']}"
+        user, password = (self.variables.get(f"DATABASE_{part}", "") for part in ("USER", "PASSWORD"))
+        account = f"{user}:{password}" if password else user
+        if account and all(parts.values()):
             return f"{parts['TYPE']}://{account}@{parts['HOST']}:{parts['PORT']}/{parts['NAME']}"
         return self.variables.get("DATABASE_URL") or f"sqlite:///{self._data_dir() / 'webui.db'}"
 

@@ -118,6 +118,12 @@ def test_all_parts_together_count_before_the_url(package: Path) -> None:
     assert url(package, **PARTS | {"DATABASE_TYPE": "postgres"}) == COMPOSED
 
 
+def test_a_database_may_ask_for_no_password(package: Path) -> None:
+    user = {"DATABASE_PASSWORD": "", "DATABASE_URL": "sqlite:////other.db"}
+    assert url(package, **PARTS | user) == "postgresql://webui@db:5433/billing"
+    assert url(package, **PARTS | user | {"DATABASE_USER": ""}) == "sqlite:////other.db"
+
+
 def test_parts_may_stand_in_the_file_and_in_the_environment(package: Path) -> None:
     write_dotenv(package, *(f"{name}={value}" for name, value in PARTS.items()))
     assert url(package) == COMPOSED
