@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 SHOP_ID: Final = "YOOKASSA_SHOP_ID"
 SECRET_KEY: Final = "YOOKASSA_SECRET_KEY"  # noqa: S105 - a name
@@ -48,7 +49,10 @@ class HostEnvironment:
     @property
     def database_url(self) -> URL:
         """Where the host's database is. Raises ``sqlalchemy.exc.ArgumentError`` where that cannot be read."""
-        url = make_url(self._database_url().replace("postgres://", "postgresql://"))
+        try:
+            url = make_url(self._database_url().replace("postgres://", "postgresql://"))
+        except ValueError:  # of the port; a password with an @ in it may stand in its text
+            raise ArgumentError("the port is no number") from None
         if url.get_backend_name() == "sqlite" and url.database:
             folder = self._package.parent if self._package else Path()
             return url.set(database=str(folder / url.database))  # relative: to where the server is started

@@ -171,3 +171,12 @@ def test_the_newer_driver_is_taken_where_the_older_is_not_there(mocker: MockerFi
 def test_what_is_no_url_is_an_error_of_sqlalchemy(odd: str) -> None:
     with pytest.raises(ArgumentError):
         url(None, DATABASE_URL=odd)
+
+
+@pytest.mark.parametrize("password", ["pass@word:secret", "secret"])
+def test_so_is_a_port_that_is_no_number_and_its_text_keeps_the_password(password: str) -> None:
+    variables = PARTS | {"DATABASE_PASSWORD": password, "DATABASE_PORT": "none"}
+    with pytest.raises(ArgumentError) as raised:
+        url(None, **variables)
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
