@@ -56,10 +56,14 @@ class Report:
         }
 
     def _count(self, credit: CreditedTopup, paths: dict[str, dict[str, int]]) -> None:
-        total = paths[credit.reconciled_by if credit.reconciled_by in PATHS else WEBHOOK]
+        total = paths[_path(credit)]
         total["count"] += 1
         if credit.money.currency == self._currency:
             total["kopeks"] += credit.money.kopeks
+
+
+def _path(credit: CreditedTopup) -> str:
+    return credit.reconciled_by if credit.reconciled_by in PATHS else WEBHOOK
 
 
 def _delays(credits_: Iterable[CreditedTopup]) -> list[float]:
@@ -67,7 +71,7 @@ def _delays(credits_: Iterable[CreditedTopup]) -> list[float]:
     return [
         max(0.0, credit.credited_at - captured_at)
         for credit in credits_
-        if credit.reconciled_by and (captured_at := parse_time(credit.captured_at)) is not None
+        if _path(credit) != WEBHOOK and (captured_at := parse_time(credit.captured_at)) is not None
     ]
 
 

@@ -128,6 +128,7 @@ def test_what_says_nothing_came_by_webhook(desk: Reporting, payload: object) -> 
 def test_so_does_what_says_something_unknown(desk: Reporting, way: object) -> None:
     desk.add_credit(payload={"metadata": came(way, "2026-03-10T08:00:00Z")})
     assert desk.paths() == {"webhook": (1, 100)}
+    assert desk.read()["delay_seconds"] == {"median": None, "p95": None}
 
 
 def test_the_entry_counts_before_the_payload(desk: Reporting) -> None:
