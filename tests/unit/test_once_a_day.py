@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from threading import Barrier, Thread
 from typing import Any
 
 import pytest
+from cachetools import TTLCache
 from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.provider import once_a_day
@@ -49,8 +51,7 @@ async def test_a_thing_is_new_once() -> None:
 
 async def test_a_day_later_it_is_new_again(mocker: MockerFixture) -> None:
     clock = Clock()
-    cache = once_a_day.TTLCache
-    mocker.patch.object(once_a_day, "TTLCache", lambda size, ttl: cache(size, ttl, timer=clock))
+    mocker.patch.object(once_a_day, "TTLCache", partial(TTLCache, timer=clock))
     told = OnceADay()
     assert await told.is_first("a")
     clock.now += DAY - 1

@@ -154,7 +154,7 @@ def test_amounts_are_summed_of_the_hosts_currency_only(desk: Reporting) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"type": "adjustment"}, {"reference_type": "manual"}])
-def test_only_what_credits_a_payment_counts(desk: Reporting, changes: dict[str, str]) -> None:
+def test_only_what_credits_a_payment_counts(desk: Reporting, changes: dict[str, Any]) -> None:
     desk.add_credit(**changes)
     assert desk.paths() == {}
 
