@@ -89,7 +89,8 @@ class ProviderClient:
         """``deadline`` is the longest wait for one answer, in seconds, the wait for a slot included.
 
         ``cooldown`` is the one to share with other clients, if any; ``clock`` counts seconds. ``on_query`` is
-        called after each query with "payment" or "list", and "answered", "not_found" or an error's code.
+        called after each query with "payment" or "list", and "answered", "not_found", "abandoned" or an
+        error's code.
         """
         self._on_query = on_query
         self._deadline = deadline
@@ -175,11 +176,13 @@ class ProviderClient:
     async def _exchange(
         self, kind: str, gateway: PaymentGateway, seconds: float, query: Callable[[], Awaitable[T]]
     ) -> T:
-        outcome = "answered"
+        outcome = "abandoned"
         try:
             async with asyncio.timeout(seconds), self._slots[_account(gateway)]:
                 await self._check_cooldown(gateway)  # one may have begun while this query waited for its slot
-                return await query()
+                answer = await query()
+            outcome = "answered"
+            return answer
         except PaymentNotFoundError:
             outcome = "not_found"
             raise

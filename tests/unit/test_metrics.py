@@ -26,6 +26,7 @@ from openwebui_billing_reconcile.hookspecs import PROJECT, TopupEvent, Way
 from openwebui_billing_reconcile.operate import metrics
 from openwebui_billing_reconcile.provider.client import ProviderClient
 from tests.unit.account import Account, payment
+from tests.unit.desk import until
 
 API = "opentelemetry.metrics"
 Point = tuple[Any, dict[str, Any]]
@@ -199,6 +200,17 @@ async def test_an_answer_that_cannot_be_read_is_counted_so(readings: Readings) -
         await ProviderClient(1.0, on_query=metrics.count_query).fetch(account, "pay-1")
     ((count, attributes),) = readings("billing.topup.provider.requests")
     assert (count, attributes["outcome"]) == (1, "invalid_provider_response")
+
+
+async def test_a_list_that_nobody_waits_for_any_more_is_not_counted_as_answered(readings: Readings) -> None:
+    account = Account()
+    account.may_answer.clear()
+    client = ProviderClient(60.0, on_query=metrics.count_query)
+    listing = asyncio.create_task(client.list_captured(account, 0, None))
+    await until(lambda: account.lists)
+    listing.cancel()
+    await asyncio.wait({listing})
+    assert readings("billing.topup.provider.requests") == [(1, {"kind": "list", "outcome": "abandoned"})]
 
 
 async def test_what_needed_no_query_is_not_counted(readings: Readings) -> None:
