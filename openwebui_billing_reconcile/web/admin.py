@@ -16,7 +16,6 @@ from starlette.types import Receive, Scope, Send
 from openwebui_billing_reconcile.errors import (
     InvalidPeriodError,
     InvalidReleaseError,
-    ReconcileError,
     ReleaseRefusedError,
 )
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -201,7 +200,7 @@ async def _lines(
                 yield _line(step.summary(host.default_currency))
             try:
                 step = await anext(steps, None)
-            except ReconcileError as error:
+            except Exception as error:  # noqa: BLE001 - the status is sent: the last line says that it failed
                 yield _line({"error": {"detail": http_error(error, host).detail}})
                 return
 

@@ -286,11 +286,14 @@ async def test_a_provider_that_rejects_is_named_in_the_hosts_words(console: Cons
 async def test_what_nobody_expected_is_try_later_without_its_text(
     console: Console, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for steps in ([KeyError("secret")], [Progress(1, 0), KeyError("secret")]):
-        console.audits.steps = [*steps]
+    error = KeyError("secret")
+    failures: list[list[Step]] = [[error], [Progress(1, 0), error]]
+    for steps in failures:
+        console.audits.steps = steps
         response = await console.get(AUDIT)
         assert (response.status_code, response.json()) == (503, UNEXPECTED)
-    assert caplog.messages == ["Reconciling a top-up failed: KeyError"] * 2
+    assert (await console.lines())[-1] == {"error": UNEXPECTED}
+    assert caplog.messages == ["Reconciling a top-up failed: KeyError"] * 3
 
 
 @pytest.mark.parametrize("asgi", ["2.0", "2.4"])
