@@ -12,7 +12,7 @@ from openwebui_billing_reconcile.money.values import Money
 
 from .audit import AuditResult, finding_as_json
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet takes for a formula."""
 
 
@@ -25,7 +25,8 @@ def as_json(result: AuditResult, currency: str) -> str:
 def as_csv(result: AuditResult) -> str:
     """Return a line for each finding, under a line of names. No cell can be taken for a formula."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    # Older Pythons leave a carriage return unquoted, and what follows it would be a cell of its own.
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(finding_as_json(_SAMPLE))
     for finding in result.findings:
         writer.writerow(_cell(value) for value in finding_as_json(finding).values())

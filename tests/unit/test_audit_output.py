@@ -80,7 +80,7 @@ def test_json_is_what_the_endpoint_answers() -> None:
 
 
 def read(text: str) -> list[list[str]]:
-    return list(csv.reader(io.StringIO(text)))
+    return list(csv.reader(io.StringIO(text, newline="")))
 
 
 def test_csv_is_a_line_a_finding_under_their_names() -> None:
@@ -92,7 +92,7 @@ def test_csv_is_a_line_a_finding_under_their_names() -> None:
 
 
 def test_csv_of_nothing_is_its_names() -> None:
-    assert as_csv(NOTHING) == ",".join(NAMES)
+    assert read(as_csv(NOTHING)) == [NAMES]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,8 @@ def test_csv_of_nothing_is_its_names() -> None:
         "-1",
         "@SUM(A1)",
         "\t=1+1",
+        "\r=1+1",
+        "\n=1+1",
         "-",
         '=cmd|"/C calc"!A0',
     ],
@@ -114,7 +116,7 @@ def test_no_cell_is_a_formula(text: str) -> None:
     assert line == ["held", *[f"'{text}"] * 3, "'-5", *[f"'{text}"] * 3, "False"]
 
 
-@pytest.mark.parametrize("text", ['a"b', "a,b", "a\nb", "a;b", "a=1", "1-1", " =1", "ж"])
+@pytest.mark.parametrize("text", ['a"b', "a,b", "a\nb", "a\r=1+1", "a;b", "a=1", "1-1", " =1", "ж"])
 def test_other_cells_stay_as_they_are(text: str) -> None:
     odd = replace(HELD, user_id=text)
     assert read(as_csv(AuditResult(PERIOD, findings=[odd])))[1][2] == text
