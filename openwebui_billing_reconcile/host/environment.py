@@ -16,6 +16,8 @@ SECRET_KEY: Final = "YOOKASSA_SECRET_KEY"  # noqa: S105 - a name
 PROVIDER_URL: Final = "https://api.yookassa.ru/v3"
 """The address that the provider documents."""
 
+_POSTGRESQL_DRIVERS: Final = ("psycopg2", "psycopg")
+
 _PARTS: Final = ("TYPE", "HOST", "PORT", "NAME")
 
 
@@ -56,8 +58,9 @@ class HostEnvironment:
         if url.get_backend_name() == "sqlite" and url.database:
             folder = self._package.parent if self._package else Path()
             return url.set(database=str(folder / url.database))  # relative: to where the server is started
-        if url.drivername == "postgresql":  # which driver that means differs between versions of SQLAlchemy
-            return url.set(drivername=f"postgresql+{'psycopg2' if find_spec('psycopg2') else 'psycopg'}")
+        driver = next((name for name in _POSTGRESQL_DRIVERS if find_spec(name)), None)
+        if url.drivername == "postgresql" and driver:  # which one that means depends on SQLAlchemy's version
+            return url.set(drivername=f"postgresql+{driver}")
         return url
 
     def _database_url(self) -> str:

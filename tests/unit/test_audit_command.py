@@ -289,7 +289,7 @@ def test_nor_without_a_table(run: Run, shop: Shop) -> None:
         ("postgresql+asyncpg://user:db-password@host/db", "the database's driver is missing: "),
         ("postgresql://user:db-password@host:none/db", "cannot be read: ArgumentError"),
         ("postgresql://user:db@db-password:5432@host/db", "cannot be read: ArgumentError"),
-        ("postgresql+psycopg2://user:db-password@127.0.0.1:1/db", "cannot be read: OperationalError"),
+        ("postgresql://user:db-password@127.0.0.1:1/db", "cannot be read: OperationalError"),
         ("db-password", "cannot be read: ArgumentError"),
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,11 @@ def package(tmp_path: Path) -> Path:
     folder = tmp_path / "host" / "backend" / "open_webui"
     folder.mkdir(parents=True)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_driver_is_there(mocker: MockerFixture) -> None:
+    mocker.patch.object(environment, "find_spec", return_value=None)
 
 
 def write_dotenv(package: Path, *lines: str) -> None:
@@ -157,14 +161,22 @@ def test_without_a_host_it_is_below_the_current_folder() -> None:
     assert url(None, DATABASE_URL="sqlite:///webui.db") == "sqlite:///webui.db"
 
 
-def test_the_newer_driver_is_taken_where_the_older_is_not_there(mocker: MockerFixture) -> None:
-    there = {"psycopg": ModuleSpec("psycopg", None)}
-    mocker.patch.object(environment, "find_spec", there.get)
-    assert url(None, DATABASE_URL=COMPOSED) == COMPOSED.replace("postgresql", "postgresql+psycopg")
-    there["psycopg2"] = ModuleSpec("psycopg2", None)
-    assert url(None, DATABASE_URL=COMPOSED) == COMPOSED
-    there.clear()
-    assert url(None, DATABASE_URL=COMPOSED) == COMPOSED
+@pytest.mark.parametrize(
+    ("there", "driver"),
+    [
+        ({"psycopg2", "psycopg"}, "postgresql+psycopg2"),
+        ({"psycopg2"}, "postgresql+psycopg2"),
+        ({"psycopg"}, "postgresql+psycopg"),
+        (set(), "postgresql"),
+    ],
+)
+def test_without_a_driver_named_the_one_that_is_there_is_taken(
+    mocker: MockerFixture, there: set[str], driver: str
+) -> None:
+    mocker.patch.object(environment, "find_spec", lambda name: name in there or None)
+    assert url(None, DATABASE_URL=COMPOSED) == COMPOSED.replace("postgresql", driver)
+    named = COMPOSED.replace("postgresql", "postgresql+asyncpg")
+    assert url(None, DATABASE_URL=named) == named
 
 
 @pytest.mark.parametrize("odd", ["webui.db", "/srv/webui.db", "postgresql", "://"])
