@@ -55,7 +55,7 @@ class OfflineSources:
 
 def _tables(environment: HostEnvironment) -> ReflectedTables:
     try:
-        return ReflectedTables(environment.database_url, environment.variables.get("DATABASE_SCHEMA"))
+        return ReflectedTables(environment.database_url, environment.variables.get("DATABASE_SCHEMA") or None)
     except FileNotFoundError as error:
         raise OfflineError(f"{error}: run this in the host's backend folder, or use --app-dir") from error
     except ImportError as error:

@@ -216,6 +216,12 @@ def test_the_hosts_own_file_says_what_the_environment_does_not(run: Run, shop: S
     assert shop.made_with == [("100501", "live_secret", "http://here/v3")]
 
 
+@pytest.mark.parametrize(("schema", "code"), [("", 0), ("main", 0), ("other", 2)])
+def test_tables_are_those_of_the_hosts_schema(run: Run, schema: str, code: int) -> None:
+    os.environ["DATABASE_SCHEMA"] = schema
+    assert run(*DAYS).code == code
+
+
 @pytest.mark.parametrize(
     ("setting", "is_test_shop", "kind"),
     [
