@@ -146,6 +146,9 @@ def _audit(options: argparse.Namespace) -> int:
     except (OfflineError, ReconcileError) as error:
         print(f"The audit could not be made: {error}", file=sys.stderr)
         return FAILED
+    except Exception as error:  # noqa: BLE001 - a traceback would exit with 1, and may hold the password
+        print(f"The audit could not be made: {type(error).__name__}", file=sys.stderr)
+        return FAILED
     if options.json:
         print(audit_output.as_json(result, sources.currency))
     elif options.csv:

@@ -327,6 +327,11 @@ def test_nor_where_the_database_fails_on_the_way(run: Run, mocker: MockerFixture
     assert failed(run(*DAYS)) == "Billing is temporarily unavailable"
 
 
+def test_what_nobody_expected_is_no_finding(run: Run, mocker: MockerFixture) -> None:
+    mocker.patch.object(LedgerReader, "read_many", side_effect=KeyError("db-password"))
+    assert failed(run(*DAYS)) == "KeyError"
+
+
 @pytest.mark.parametrize("arguments", [["--json", "--csv"], ["--days", "7"], ["now"]])
 def test_what_it_does_not_understand_is_no_finding(run: Run, arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as raised:
