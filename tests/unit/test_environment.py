@@ -191,4 +191,4 @@ def test_so_is_a_port_that_is_no_number_and_its_text_keeps_the_password(password
     with pytest.raises(ArgumentError) as raised:
         url(None, **variables)
     assert "secret" not in str(raised.value)
-    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
