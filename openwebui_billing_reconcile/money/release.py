@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from .rules import AlreadyCredited, Credit, Hold, HoldReason, Shop, decide, named_wallet
+from .rules import (
+    AlreadyCredited,
+    Cancel,
+    Credit,
+    Hold,
+    HoldReason,
+    NotOwned,
+    Shop,
+    StillPending,
+    decide,
+    named_wallet,
+)
 from .values import PENDING, LocalState, Money, ProviderPayment, Wallet
 
 RELEASABLE: Final = frozenset(
@@ -33,7 +44,7 @@ def decide_release(
     user_id: str,
     shop: Shop,
     reason: HoldReason,
-) -> Credit | AlreadyCredited | Hold | NotHeld:
+) -> Credit | AlreadyCredited | NotOwned | Hold | NotHeld:
     """Return what a release for ``reason`` does: a ``Credit``; anything else refuses it.
 
     The same decision is made once more, with what the provider holds as the amount and the named obstacle
@@ -41,8 +52,10 @@ def decide_release(
     the user's own in the payment's currency.
     """
     current = decide(payment, local, wallet, user_id, shop)
+    if isinstance(current, Credit | StillPending | Cancel):
+        return NotHeld()
     if not isinstance(current, Hold):
-        return current if isinstance(current, AlreadyCredited) else NotHeld()
+        return current
     held = payment.held
     if current != Hold(reason) or reason not in RELEASABLE or held is None or not held.kopeks:
         return current

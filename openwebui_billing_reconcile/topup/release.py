@@ -24,6 +24,7 @@ from openwebui_billing_reconcile.money.rules import (
     Credit,
     Hold,
     HoldReason,
+    NotOwned,
     Shop,
     decide_locally,
     local_owner,
@@ -44,7 +45,7 @@ from openwebui_billing_reconcile.money.values import (
 from openwebui_billing_reconcile.settings import MODE, Mode
 
 from .resources import REPLY_TIMEOUT, Resources, reply
-from .settle import database_errors
+from .settle import database_errors, mark_succeeded
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Releaser:
                 raise _already_credited()
             case Hold(reason):
                 raise ReleaseRefusedError(reason.message, reason=reason.value)
-            case NotHeld():
+            case NotHeld() | NotOwned():  # another's: the record has changed hands just now
                 raise ReleaseRefusedError("This payment is not held: reconciling it is enough")
             case never:
                 assert_never(never)
@@ -193,7 +194,7 @@ class Releaser:
         if not isinstance(decision, AlreadyCredited) or decision.entry.release_id != order.release_id:
             raise _already_credited()
         self._report(order, payment, decision.entry)
-        local = self._mark_succeeded(payment.id) or local
+        local = mark_succeeded(self._ledger, payment.id) or local
         return replace(_result(payment, local, user_id, credit), credited=True)
 
     def _report(self, order: ReleaseOrder, payment: ProviderPayment, entry: LedgerEntry) -> None:
@@ -210,18 +211,6 @@ class Releaser:
         )
         if self._ledger.take_entered(entry):
             self._resources.events.credited(payment.id, entry, Way.RELEASE, payment.captured_at)
-
-    def _mark_succeeded(self, payment_id: str) -> LocalState | None:
-        try:
-            self._ledger.mark_succeeded(payment_id)
-            return self._ledger.read(payment_id)
-        except Exception as error:  # noqa: BLE001 - the money is there; the next call puts the status right
-            log.warning(
-                "A released payment could not be marked succeeded: payment=%s error=%s",
-                payment_id,
-                type(error).__name__,
-            )
-            return None
 
 
 def _result(payment: ProviderPayment, local: LocalState, user_id: str, credit: Credit) -> ReleaseResult:

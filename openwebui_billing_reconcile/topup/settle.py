@@ -223,16 +223,7 @@ class Settlement:
         return _result(call, local, CANCELED)
 
     def _mark_succeeded(self, call: ReconcileCall) -> LocalState | None:
-        try:
-            self._ledger.mark_succeeded(call.payment_id)
-            return self._ledger.read(call.payment_id)
-        except Exception as error:  # noqa: BLE001 - the answer is the same whether this works or not
-            log.warning(
-                "A credited payment could not be marked succeeded: payment=%s error=%s",
-                call.payment_id,
-                type(error).__name__,
-            )
-            return None
+        return mark_succeeded(self._ledger, call.payment_id)
 
 
 class Observation(Settlement):
@@ -259,6 +250,23 @@ def held_error(reason: HoldReason, money: Money | None) -> PaymentHeldError:
     """Return the error for a payment that does not add up; ``money`` is at stake."""
     amount, currency = (money.kopeks, money.currency) if money else (None, None)
     return PaymentHeldError(reason.message, reason=reason.value, amount_kopeks=amount, currency=currency)
+
+
+def mark_succeeded(ledger: Ledger, payment_id: str) -> LocalState | None:
+    """Mark a credited payment succeeded and return what the tables say then; ``None`` where that fails.
+
+    The money is there whether this works or not; the next call tries again.
+    """
+    try:
+        ledger.mark_succeeded(payment_id)
+        return ledger.read(payment_id)
+    except Exception as error:  # noqa: BLE001 - see the docstring
+        log.warning(
+            "A credited payment could not be marked succeeded: payment=%s error=%s",
+            payment_id,
+            type(error).__name__,
+        )
+        return None
 
 
 def needs_repair(local: LocalState) -> bool:

@@ -35,7 +35,7 @@ from openwebui_billing_reconcile.provider.client import ProviderClient, QuerySta
 from openwebui_billing_reconcile.topup import reconcile, resources, settle
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.settle import ReconcileCall
-from openwebui_billing_reconcile.web import endpoint
+from openwebui_billing_reconcile.web import endpoint, wire
 
 from . import watched_steps
 
@@ -328,7 +328,7 @@ def _undocumented_statuses() -> Iterator[Patch]:
     def unprocessable(status: int, detail: str, **named: Any) -> HTTPException:
         return HTTPException(422 if status == 400 else status, detail, **named)
 
-    yield endpoint, "HTTPException", unprocessable
+    yield wire, "HTTPException", unprocessable
 
 
 MUTATIONS: dict[str, Callable[[], Iterator[Patch]]] = {

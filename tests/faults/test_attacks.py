@@ -195,7 +195,7 @@ def infiltrated(
     )
     env = {"PYTHONPATH": f"{ROOT}:{folder}", "BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS": "1"}
     with running_host(program, simulator=simulator, env=env) as host:
-        assert "plugins: builtin, malicious" in host.log
+        assert "plugins: builtin, builtin_metrics, malicious" in host.log
         yield host
 
 

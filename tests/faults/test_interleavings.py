@@ -226,6 +226,11 @@ def test_wallet_changed_meanwhile_gets_nothing(
         assert_refused(response, 409, words)
         assert_no_credit(user, payment_id)
         return
+    if response.status_code == 503 and host_pair.host.books.has_claims:
+        # The path of newer hosts refuses a record that says otherwise by now.
+        assert_no_credit(user, payment_id)
+        assert_refused(host_pair.elsewhere(user).reconcile(payment_id), 409, words)
+        return
     # The money is where the record said it belongs. That the record says otherwise now is for a person.
     if step == "proof read":
         assert_credited(response, payment_id)

@@ -539,12 +539,12 @@ async def test_a_pause_comes_before_each_query_by_id_and_between_pages(
     assert pauses.count(0.002) == len(desk.account.lists) - 1
 
 
-async def test_what_somebody_was_told_just_now_is_not_asked_again(desk: Auditing) -> None:
+async def test_what_somebody_was_told_just_now_is_asked_again(desk: Auditing) -> None:
     desk.credit("canceled")
     desk.account.add(unpaid("canceled", "canceled"))
     await desk.resources.of_loop().provider.fetch(desk.account, "canceled")
     assert await desk.found() == {"canceled": ("credited_unpaid", None)}
-    assert desk.account.queries == ["canceled"]
+    assert desk.account.queries == ["canceled", "canceled"]
 
 
 async def test_the_event_loop_is_free_while_tables_are_read(desk: Auditing, mocker: MockerFixture) -> None:

@@ -94,8 +94,8 @@ def test_no_other_number_of_days(since: str, until: str | None) -> None:
         "🗓",
     ],
 )
-def test_what_is_no_date_is_refused_by_its_name(name: str, text: str) -> None:
-    with pytest.raises(InvalidPeriodError, match=f"{name} must be a date as YYYY-MM-DD"):
+def test_what_is_no_date_is_refused(name: str, text: str) -> None:
+    with pytest.raises(InvalidPeriodError, match="since and until must be dates as YYYY-MM-DD"):
         Period.parse(*((text, "2026-03-11") if name == "since" else ("2026-03-10", text)), NOW)
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_date_is_refused_by_its_name(name: str, text: str) -> None:
     ],
 )
 def test_a_year_that_cannot_be_meant_is_refused(since: str | None, until: str, name: str) -> None:
-    with pytest.raises(InvalidPeriodError, match=f"{name} must not be before the year 2000"):
+    with pytest.raises(InvalidPeriodError, match="since and until must not be before the year 2000"):
         Period.parse(since, until, NOW)
 
 

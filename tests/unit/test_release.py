@@ -63,7 +63,7 @@ class Office(Desk):
         confirm: bool = True,
         by: str = "admin",
     ) -> ReleaseResult:
-        order = ReleaseOrder.parse(payment_id, reason, " seen the receipt ", by)
+        order = ReleaseOrder.parse(payment_id, reason, " seen the receipt ", by, confirm=confirm)
         return await self.releaser.release(order, confirm=confirm)
 
     async def refused(self, *arguments: Any, **options: Any) -> str:
@@ -127,24 +127,31 @@ async def office(host: StubHost) -> Office:
 
 @pytest.mark.parametrize("reason", [None, "", "other", "AMOUNT_MISMATCH", 1, ["refunded"], {}, True])
 def test_the_reason_must_be_a_known_one(reason: object) -> None:
-    with pytest.raises(InvalidReleaseError, match="reason must be one of not_a_topup, "):
-        ReleaseOrder.parse("pay-1", reason, "note", "admin")
+    with pytest.raises(InvalidReleaseError, match="reason must be the code of a hold"):
+        ReleaseOrder.parse("pay-1", reason, "note", "admin", confirm=True)
 
 
 @pytest.mark.parametrize("note", [None, "", " \n", "x" * (MAX_NOTE + 1), 1, ["x"]])
 def test_the_note_must_say_something(note: object) -> None:
     with pytest.raises(InvalidReleaseError, match="note is required"):
-        ReleaseOrder.parse("pay-1", "refunded", note, "admin")
+        ReleaseOrder.parse("pay-1", "refunded", note, "admin", confirm=True)
+
+
+def test_a_preview_needs_no_note() -> None:
+    assert ReleaseOrder.parse("pay-1", "refunded", None, "admin", confirm=False).note == ""
+    with pytest.raises(InvalidReleaseError):
+        ReleaseOrder.parse("pay-1", "refunded", "x" * (MAX_NOTE + 1), "admin", confirm=False)
 
 
 @pytest.mark.parametrize("payment_id", [None, "", "a/b", 1])
 def test_the_payment_must_be_named(payment_id: object) -> None:
     with pytest.raises(InvalidPaymentIdError):
-        ReleaseOrder.parse(payment_id, "refunded", "note", "admin")
+        ReleaseOrder.parse(payment_id, "refunded", "note", "admin", confirm=True)
 
 
 def test_an_order_is_read_without_white_space_and_is_one_of_its_own() -> None:
-    orders = [ReleaseOrder.parse(" pay-1 ", "refunded", f" {'x' * MAX_NOTE} ", "admin") for _ in range(2)]
+    asked = " pay-1 ", "refunded", f" {'x' * MAX_NOTE} ", "admin"
+    orders = [ReleaseOrder.parse(*asked, confirm=True) for _ in range(2)]
     assert {(o.payment_id, o.reason, o.note) for o in orders} == {
         ("pay-1", HoldReason.REFUNDED, "x" * MAX_NOTE)
     }
@@ -247,7 +254,7 @@ async def test_that_it_cannot_be_put_right_now_changes_nothing_else(
     done = await office.release()
     assert (done.credited, done.payment_status) == (True, "pending")
     assert caplog.messages[-1] == (
-        "A released payment could not be marked succeeded: payment=pay-1 error=OperationalError"
+        "A credited payment could not be marked succeeded: payment=pay-1 error=OperationalError"
     )
 
 

@@ -65,6 +65,7 @@ class Settling:
         self.ledger.read_with_wallet.return_value = (OPEN, WALLET)
         self.ledger.read.return_value = CREDITED
         self.ledger.take_entered.return_value = True
+        self.ledger.credits_without_wallet.return_value = True
 
     def __call__(self, payment: ProviderPayment | None = PAID, *, expires_in: float = 60) -> ReconcileResult:
         call = ReconcileCall(SERVICE, "me", "x", time.monotonic() + expires_in)

@@ -81,6 +81,7 @@ class Program:
             "STATIC_DIR": str(data_dir / "static"),
             "DATABASE_URL": database_url,
             "ENABLE_BILLING_WALLET": "true",
+            "BILLING_TOPUP_PACKAGES_KOPEKS": "100000,150000,500000,1000000",
             # A test says what is asked and when; those of the sweep turn it on.
             "ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "false",
             # Newer hosts have a reconcile of their own. It is ours that is under test.
