@@ -10,17 +10,36 @@ from pathlib import Path
 from openwebui_billing_reconcile import hookspecs
 from openwebui_billing_reconcile.hookspecs import PROJECT
 
-TEXT = (Path(__file__).parents[2] / "hooks.md").read_text()
+_ROOT = Path(__file__).parents[2]
+TEXT = (_ROOT / "hooks.md").read_text()
 HOOKS = {
     name: value
     for name, value in vars(hookspecs).items()
     if inspect.isfunction(value) and hasattr(value, f"{PROJECT}_spec")
 }
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 EXAMPLES: dict[str, str] = {}
-for block in BLOCKS:
+for block in re.findall(
+    r"```python\n(.*?)```", TEXT + (_ROOT / "docs" / "own-pluggy-manager.md").read_text(), re.DOTALL
+):
     if block.startswith("# "):
         EXAMPLES[block.split("\n", 1)[0].removeprefix("# ").removesuffix(".py")] = block
+(TEMPLATE,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+
+
+def section(heading: str) -> str:
+    """What stands below a heading, up to the next one of its level or above."""
+    level = len(heading.split(" ")[0])
+    return re.split(rf"\n#{{2,{level}}} ", TEXT.split(f"\n{heading}\n")[1])[0]  # one "#" is a comment in code
+
+
+def table(first: str, inside: str = TEXT) -> dict[str, list[str]]:
+    """The rows of the table whose first column is headed ``first``, by the names in that column's code.
+
+    A row that names two things counts for each.
+    """
+    (rows,) = re.findall(rf"^\| {re.escape(first)} \|.*\n\|[-|]+\n((?:\|.*\n)+)", inside, re.MULTILINE)
+    cells = [[cell.strip() for cell in row.strip("|").split(" |")] for row in rows.splitlines()]
+    return {name: rest for head, *rest in cells for name in re.findall(r"`([^`]+)`", head)}
 
 
 def implemented(code: str) -> set[str]:

@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class HttpServer:
-    """A running server: what it answers by path, 404 elsewhere, and what it has received."""
+    """A running server: what it answers by path, whatever the query, 404 elsewhere, and what it has received."""
 
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class HttpServer:
     def answer(self, request: Received) -> Answer:
         """Note a request and return its answer."""
         self.received.append(request)
-        return self.answers.get(request.path, Answer(404))
+        return self.answers.get(request.path.partition("?")[0], Answer(404))
 
 
 class _Handler(BaseHTTPRequestHandler):
