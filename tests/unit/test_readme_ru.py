@@ -1,4 +1,4 @@
-"""``README.ru.md`` says what ``README.md`` says: whatever can be compared without knowing Russian is the same."""
+"""``README.ru.md`` says what ``README.md`` says, as far as that can be told without knowing Russian."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_section_has_the_same_numbers(english: Section, russian: Section) -> N
 
 
 def test_the_russian_one_leads_to_the_english_one_first() -> None:
-    below_title = [line for line in RUSSIAN.splitlines()[1:] if line][0]
+    below_title = next(line for line in RUSSIAN.splitlines()[1:] if line)
     assert f"]({TO_ENGLISH})" in below_title
 
 
