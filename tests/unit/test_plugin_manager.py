@@ -17,6 +17,7 @@ from openwebui_billing_reconcile.attachment.isolation import PluginError
 from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, ENV
+from tests.support.hooks_document import HOOKS
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import CLIENT, OUR_METHODS, OUR_PLUGINS, OUR_ROUTES, StubHost
 
@@ -143,6 +144,15 @@ def test_a_broken_plugin_is_named_and_changes_nothing(
     assert host.serves("GET", "/sound")
     assert not host.serves("GET", "/half")
     assert not hasattr(host.module(BILLING).BillingService, "half")
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_each_hook_is_relayed_and_takes_no_wrapper(install_plugin: InstallPlugin, hook: str) -> None:
+    assert callable(getattr(Plugins, hook, None))
+    install_plugin("wrapper", hook_plugin(hook, "yield", arguments="", options="(wrapper=True)"))
+    plugins = Plugins()
+    plugins.load()
+    assert plugins.broken == {"wrapper": f"PluginError: {hook} is a hook wrapper: implement the hook itself"}
 
 
 def test_a_router_that_the_host_refuses_is_left_out_alone(

@@ -7,7 +7,8 @@ from dataclasses import replace
 import limits
 import pytest
 
-from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile import settings
+from openwebui_billing_reconcile.settings import FLAGS, Flag, Settings
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
 FRONTEND = "ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND"
@@ -28,6 +29,12 @@ def test_without_flags_the_defaults_hold() -> None:
         blocked_plugins=frozenset(),
         problems=(),
     )
+
+
+def test_each_flag_is_listed_and_read() -> None:
+    assert [flag for flag in vars(settings).values() if isinstance(flag, Flag) and flag not in FLAGS] == []
+    # No text but a list of names can be read so.
+    assert [flag.name for flag in FLAGS if Settings.read({flag.name: "?"}) == Settings.read({})] == []
 
 
 @pytest.mark.parametrize("flag", [SWITCH, FRONTEND])
