@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from tests.support.demo import story
+from tests.support.demo import SWEEPING, story
 from tests.support.harness.host import Program, running_host
 from tests.support.yookassa.process import running_simulator
 
@@ -90,7 +90,7 @@ def run_row(row: Row, python: str, wheel: Path, folder: Path) -> None:
         installed = _versions(environment, bounds)
         assert {name: Version(installed[name]) for name in bounds} == bounds, "newer than the lowest declared"
     program = Program(python=str(environment.python))
-    with running_simulator() as provider, running_host(program, simulator=provider) as host:
+    with running_simulator() as provider, running_host(program, simulator=provider, env=SWEEPING) as host:
         story(host)
         shop = provider.shop_id, provider.secret_key, provider.api_url
         paid = [payment for payment in provider.payments() if payment["status"] == "succeeded"]
