@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class HttpServer:
-    """A running server: what it answers by path, whatever the query, 404 elsewhere, and what it has received."""
+    """A running server: what it answers by path, 404 elsewhere, and what it has received."""
 
     url: str
     answers: dict[str, Answer] = field(default_factory=dict)
