@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.packaging.environments import Environment, uv
-from tests.support.harness.host import Program, running_host
+from tests.support.harness.host import Host, Program, running_host
 from tests.support.harness.http_server import Answer, running_http_server
 from tests.support.harness.waiting import wait_until
 from tests.support.hooks_document import EXAMPLES, TEMPLATE
@@ -70,6 +71,10 @@ def acme_payment(payment_id: str) -> dict[str, Any]:
     }
 
 
+def logged(host: Host, words: str) -> bool:
+    return words in host.log
+
+
 def test_the_gateway_and_listener_examples(tmp_path: Path) -> None:
     """The gateway stands in YooKassa's place: for a person's query, for the sweep and for the audit."""
     host = installed(tmp_path, "my_gateway_plugin", "my_listener_plugin")
@@ -92,7 +97,7 @@ def test_the_gateway_and_listener_examples(tmp_path: Path) -> None:
         wait_until(lambda: running.books.entries(listed), PATIENCE, "the sweep credited nothing")
         for payment_id in (asked, listed):
             line = f"credited: payment {payment_id}, 100000 kopeks"
-            wait_until(lambda line=line: line in running.log, PATIENCE, f"the listener has not said {line}")
+            wait_until(partial(logged, running, line), PATIENCE, f"the listener has not said {line}")
         audit = running.admin.audit().json()
         assert audit["checked"] == {"payments": 1, "entries": 2, "others": 0, "unreadable": 0}
         assert audit["findings"] == []
