@@ -1,0 +1,42 @@
+"""`make demo` tells its story, and takes what it has started along when it is ended."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from tests.support.harness.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False, timeout=5).is_success
+    except httpx.TransportError:
+        return False
+
+
+def test_the_story_is_told_and_sigterm_ends_all_that_it_started(tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("w") as output:
+        demo = subprocess.Popen(
+            [sys.executable, "-u", "-m", "tests.support.demo", "--serve"], cwd=ROOT, stdout=output
+        )
+    try:
+        wait_until(lambda: "Ctrl+C ends it" in said.read_text(), 120, "the demo does not serve")
+        told = said.read_text()
+        assert told.count("It is there once:") == 2
+        (console,) = re.findall(r"console is (\S+)", told)
+        assert answers(console)
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) == 128 + signal.SIGTERM
+        assert not answers(console)
+    finally:
+        demo.kill()
+        demo.wait()
