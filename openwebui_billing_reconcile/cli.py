@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     ``status``: 0 when the plugin attaches, or is attached to the server asked about; 3 when it attaches and
-    cannot credit; else 1. ``audit``: 0 when there is nothing to look at, 1 with findings, 2 when it failed.
+    cannot credit; else 1, also where the server does not accept the token. ``audit``: 0 when there is nothing
+    to look at, 1 with findings, 2 when it failed.
     """
     options = _parser().parse_args(arguments)
     run: Any = options.run
@@ -108,7 +109,8 @@ def _server_status(options: argparse.Namespace) -> int:
         print(answer.words)
         for title, value in facts.items() if report else ():
             print(_row(title, value))
-    return 0 if answer.attached else 1
+    is_told = answer.report is not None or not options.token
+    return 0 if answer.attached and is_told else 1
 
 
 def _status_words(status: Status) -> str:

@@ -91,6 +91,7 @@ def make_router(
         """Compare the provider's list of captured payments with the host's tables. Writes nothing."""
         asked = request.query_params
         try:
+            _check_names(request, "since", "until")
             period = Period.parse(asked.get("since"), asked.get("until"), time.time())
             steps = auditor.run(period)
             first = await anext(steps)  # what cannot begin is an ordinary error
@@ -135,6 +136,7 @@ def make_router(
     async def report_topups(request: Request, _: Any = Depends(host.get_admin_user)) -> ReportResponse:
         """Return how many credits came which way, how late, what is open, and what the sweep did last."""
         try:
+            _check_names(request, "days")
             days = _days(request.query_params.get("days", "30"))
             return ReportResponse.model_validate(await report(days))
         except Exception as error:
@@ -157,6 +159,12 @@ def _parameters(**descriptions: str) -> dict[str, Any]:
             for name, text in descriptions.items()
         ]
     }
+
+
+def _check_names(request: Request, *known: str) -> None:
+    """Refuse what would be ignored: an answer about other days than were meant is a wrong number."""
+    if request.query_params.keys() - set(known):
+        raise InvalidPeriodError("The report takes days, the audit since and until, and nothing else")
 
 
 def _days(text: str) -> int:

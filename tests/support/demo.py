@@ -99,10 +99,13 @@ def days_ago(days: int) -> str:
 def serve(host: Host) -> None:
     """Keep running for a browser until Ctrl+C is pressed."""
     user = host.new_user()
+    held = user.topup(100_000)
+    changed = {"amount": {"value": "900.00", "currency": "RUB"}, "captured_at": days_ago(0)}
+    host.simulator.change(held, status="succeeded", paid=True, **changed)
     print(f"\nSign in at {host.base_url}/billing/balance")
     print(f"  as {user.email} with {PASSWORD}")
     print(f"The administrators' console is {host.base_url}{RECONCILE}/console")
-    print(f"  for {host.admin.email} with {PASSWORD}: sign in first")
+    print(f"  for {host.admin.email} with {PASSWORD}: sign in first. A held payment waits there.")
     print("Webhooks are off: whatever is credited is credited by the plugin. Ctrl+C ends it.")
     try:
         threading.Event().wait()

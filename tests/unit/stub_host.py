@@ -253,6 +253,11 @@ class StubHost:
         assert old in self._sources[module]
         self._sources[module] = self._sources[module].replace(old, new)
 
+    def keep_in(self, file: Path) -> None:
+        """Keep the database in a file, with a connection for each session, and not in memory with one."""
+        memory = 'create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})'
+        self.edit(DB, memory, f'create_engine("sqlite:///{file}")')
+
     def append(self, module: str, text: str) -> None:
         """Put a text at the end of a module."""
         self._sources[module] += text

@@ -203,6 +203,7 @@ async def test_by_default_it_is_of_the_last_seven_days(console: Console, mocker:
         {"until": "0001-01-03"},
         {"since": "2026-03-12", "until": "2026-03-12"},
         {"since": "2026-01-01", "until": "2026-12-31"},
+        {"days": "7"},
     ],
 )
 async def test_bad_days_are_400(console: Console, accept: str, days: dict[str, str]) -> None:
@@ -453,6 +454,7 @@ async def test_a_bad_number_of_days_is_400(console: Console) -> None:
         response = await console.get(REPORT, days=days)
         expected = {"detail": "days must be a number from 1 to 92"}
         assert (response.status_code, response.json()) == (400, expected)
+    assert (await console.get(REPORT, since="2026-03-01")).status_code == 400
     console.report.assert_not_called()
 
 

@@ -284,3 +284,4 @@ def test_a_server_is_judged_by_its_answer(
     assert cli.main(["status", "--json", "--url", "http://host.test"]) == code
     assert json.loads(capsys.readouterr().out)["attached"] is (code == 0)
     assert {call.args[0].full_url for call in urlopen.call_args_list} == {url}
+    assert cli.main(["status", "--url", "http://host.test", "--token", "no administrator's"]) == 1

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -297,13 +298,15 @@ async def test_what_does_not_add_up_is_held_and_not_listed_for_ever(
     )
 
 
-async def test_two_sweeps_at_once_credit_once(desk: Sweeping) -> None:
+async def test_two_sweeps_at_once_credit_once(host: StubHost, tmp_path: Path, mocker: MockerFixture) -> None:
+    host.keep_in(tmp_path / "host.db")  # two of them need a connection each
+    desk = Sweeping(host, mocker)
     for number in range(6):
         desk.add_payment(f"pay-{number}", f"user-{number % 2}")
         desk.provider.items.append(payment(f"pay-{number}"))
     another_worker = Sweep(desk.host, Reconciler(Resources(desk.host, Settings())), INTERVAL)
-    passes = await asyncio.gather(desk.sweep.make_pass(), another_worker.make_pass())
-    assert all(done.failed == 0 for done in passes)
+    await asyncio.gather(desk.sweep.make_pass(), another_worker.make_pass())
+    await desk.sweep.make_pass()  # for what each found the other writing
     assert sorted(desk.entries()) == [f"pay-{number}" for number in range(6)]
     await until(lambda: len(desk.provider.events) == 6)
 
