@@ -125,6 +125,8 @@ class Ledger(LedgerReader):
         """
         if not self._host.ledger_key_has_wallet:
             return True
+        if self.read(payment_id).record != record:
+            return False  # somebody has changed it since it was decided about
         if record is None:
             self._run_path(service, WAITING_FOR_CAPTURE, payment_id, wallet, money, {})  # makes the record
             record = self.read(payment_id).record
@@ -132,7 +134,12 @@ class Ledger(LedgerReader):
         if record.wallet_id == wallet.id:
             return True
         statement = assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry"))
-        names = {"payment_id": payment_id, "wallet": wallet.id, "now": int(time.time())}
+        names = {
+            "payment_id": payment_id,
+            "wallet": wallet.id,
+            "old_wallet": record.wallet_id,
+            "now": int(time.time()),
+        }
         return self._has_changed(statement, names)
 
     def _expires_at(self) -> int | None:

@@ -134,9 +134,11 @@ LEDGER_KEY: Final = frozenset({"reference_type", "reference_id", "type"})
 
 WALLET_LEDGER_KEY: Final = LEDGER_KEY | {"wallet_id"}
 """That of newer hosts: one payment could be credited to two wallets. There a credit goes only to the wallet
-that the payment's record names, and by ``RECORD_KEY`` it has one record."""
+that the payment's record names: by ``RECORD_KEY`` it has one record, and see ``WALLET_KEY``."""
 
 RECORD_KEY: Final = frozenset({"provider_payment_id"})
+WALLET_KEY: Final = frozenset({"user_id", "currency"})
+"""By it all who credit a user's own wallet in a currency mean the same one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,4 +202,7 @@ def check_requirements(host: HostView) -> Iterator[tuple[str, bool]]:
 def has_ledger_key(host: HostView) -> bool:
     """Whether the declared keys let a payment be credited once only."""
     keys = host.unique_keys("LedgerEntry")
-    return LEDGER_KEY in keys or (WALLET_LEDGER_KEY in keys and RECORD_KEY in host.unique_keys("Payment"))
+    if LEDGER_KEY in keys:
+        return True
+    others = (("Payment", RECORD_KEY), ("Wallet", WALLET_KEY))
+    return WALLET_LEDGER_KEY in keys and all(key in host.unique_keys(model) for model, key in others)

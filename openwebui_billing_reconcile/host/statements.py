@@ -251,11 +251,12 @@ def change_status(payment: Table, entry: Table, *, where_credited: bool) -> Upda
 
 @lru_cache(maxsize=_TABLES)
 def assign_wallet(payment: Table, entry: Table) -> Update:
-    """Give the record of a payment that is not credited another wallet."""
+    """Give the record of a payment that is not credited another wallet than ``old_wallet``."""
     return (
         update(payment)
         .where(
             payment.c.provider_payment_id == _PAYMENT_ID,
+            payment.c.wallet_id.is_not_distinct_from(bindparam("old_wallet")),
             not_(select(entry.c.id).where(_is_topup(entry)).exists()),
         )
         .values(wallet_id=bindparam("wallet"), updated_at=bindparam("now"))

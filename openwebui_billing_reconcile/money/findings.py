@@ -21,7 +21,7 @@ class FindingClass(StrEnum):
     CREDITED_UNPAID = "credited_unpaid"
     """Credited, and the provider does not say that it was paid."""
     AMOUNT_DIFFERS = "amount_differs"
-    """Credited with another amount than was paid."""
+    """Credited with another amount than was paid, or more than once."""
     OPEN_TOO_LONG = "open_too_long"
     """Not paid, and pending for longer than the sweep asks."""
     UNKNOWN_HERE = "unknown_here"
@@ -73,6 +73,8 @@ class AuditedState:
 def find(payment: ProviderPayment, state: AuditedState, shop: Shop) -> Finding | NoFinding:
     """Return what there is to say about a payment that the provider knows."""
     match decide(payment, state.local, state.wallet, state.user_id, shop):
+        case AlreadyCredited() if len(state.local.topups) > 1:
+            return _finding(FindingClass.AMOUNT_DIFFERS, payment, state, payment.held)
         case AlreadyCredited(entry):
             return check_credit(payment.id, payment, entry)
         case Credit(money):

@@ -154,7 +154,7 @@ def test_settled_by_hand_is_not_credited_too(host_pair: HostPair, user: User, st
 
 
 # Another process can act between our read and the host's commit: the host's path does not look for such
-# entries. Nothing waits there, so that this stays a matter of milliseconds.
+# entries. That stays a matter of milliseconds, unless they hold the wallet's lock.
 @pytest.mark.parametrize("step", [*BEFORE_COMMIT, "ledger committed"])
 def test_settled_by_hand_after_the_second_read_is_still_one_credit(
     host_pair: HostPair, user: User, step: str

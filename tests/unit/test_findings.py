@@ -165,6 +165,11 @@ def test_a_credit_of_another_amount_than_was_paid_is_found(amount: Money) -> Non
     assert found(paid(amount=amount), CREDITED) == finding(FindingClass.AMOUNT_DIFFERS, amount)
 
 
+def test_so_is_one_that_was_credited_twice() -> None:
+    twice = replace(CREDITED, topups=(ENTRY, replace(ENTRY, id="e2")))
+    assert found(PAID, twice) == finding(FindingClass.AMOUNT_DIFFERS)
+
+
 @pytest.mark.parametrize("field", ["amount", "refunded_amount"])
 def test_so_is_one_where_what_the_provider_holds_cannot_be_read(field: str) -> None:
     unreadable = paid(malformed=frozenset({field}), **({"amount": None} if field == "amount" else {}))

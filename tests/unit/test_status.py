@@ -130,13 +130,21 @@ def test_a_host_that_is_left_alone_is_described_in_words(
     assert f"because          the host lacks {WALLET}" in words
 
 
-def let_payments_be_recorded_twice(host: StubHost) -> None:
+def give_wallet_key(host: StubHost) -> None:
+    """Let the ledger's key hold the wallet, of which a user has one in each currency."""
     host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)
-    host.edit(
-        TABLES,
-        "provider_payment_id: Mapped[str] = mapped_column(unique=True)",
-        "provider_payment_id: Mapped[str]",
-    )
+    name = '__tablename__ = "wallet"'
+    host.edit(TABLES, name, f'{name}\n    __table_args__ = (UniqueConstraint("user_id", "currency"),)')
+
+
+def let_payments_be_recorded_twice(host: StubHost) -> None:
+    give_wallet_key(host)
+    column = "provider_payment_id: Mapped[str]"
+    host.edit(TABLES, f"{column} = mapped_column(unique=True)", column)
+
+
+def let_users_have_two_wallets(host: StubHost) -> None:
+    host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)
 
 
 VARIATIONS: list[tuple[str, Callable[[StubHost], None]]] = [
@@ -145,8 +153,9 @@ VARIATIONS: list[tuple[str, Callable[[StubHost], None]]] = [
     ("own method", lambda host: host.edit(BILLING, SERVICE, f"{SERVICE}\n    def {METHOD}(self): ...\n")),
     ("own endpoint", lambda host: host.append(BILLING_ROUTER, OWN_ENDPOINT)),
     ("no key", lambda host: host.edit(TABLES, LEDGER_KEY, LEDGERS_WITHOUT_KEY["a key for each user"])),
-    ("a key for each wallet", lambda host: host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)),
+    ("a key for each wallet", give_wallet_key),
     ("a key for each wallet and payments recorded twice", let_payments_be_recorded_twice),
+    ("a key for each wallet and two wallets of a user", let_users_have_two_wallets),
     *broken_requirements(),
 ]
 
