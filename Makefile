@@ -23,8 +23,9 @@ test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(UNMEASURED) $(ARGS)
 
 ## Contract and faults on the reference host's second shape, that of newer hosts.
+SUITES ?= tests/contract tests/faults
 newer: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/contract tests/faults --host-shape n $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(SUITES) --host-shape n $(ARGS)
 
 ## The tests that start no process.
 unit: $(READY)

@@ -189,10 +189,13 @@ class ProviderClient:
         except ReconcileError as error:
             outcome = error.reason
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised below, as one of ours
             translated = await self._translate_error(gateway, error)
             outcome = translated.reason
-            raise translated from error
+            try:
+                raise translated from error
+            finally:
+                del translated  # else it and this frame keep each other alive, with the provider's body
         finally:
             self._on_query(kind, outcome)
 

@@ -160,7 +160,8 @@ def test_the_rules_of_money_are_the_same(
 ) -> None:
     payment_id = order(**fields)
     assert user.reconcile(payment_id).status_code == 409
-    assert f"payment={payment_id} user={user.id} reason={reason}" in host.log
+    line = f"payment={payment_id} user={user.id} reason={reason}"
+    wait_until(lambda: line in host.log, PATIENCE, f"not logged: {line}")
     assert user.balance() == 0
 
 
