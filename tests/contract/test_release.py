@@ -15,6 +15,7 @@ import pytest
 from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, Program, User
 from tests.support.harness.postgres import Postgres
+from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import rubles
 
 from . import answers
@@ -180,6 +181,8 @@ def test_who_why_and_when_stand_with_the_entry_and_in_the_log(host: Host, user: 
     assert (metadata["released_by"], metadata["reason"]) == (host.admin.id, "amount_mismatch")
     assert metadata["note"] == note
     assert before <= metadata["released_at"] <= time.time()
+    credited_line = f"Top-up credited: payment={payment_id}"  # the last of them
+    wait_until(lambda: credited_line in host.log, 30, f"not logged: {credited_line}")
     (line,) = [line for line in host.log.splitlines() if f"Top-up released: payment={payment_id}" in line]
     assert "WARNING" in line
     assert f"by={host.admin.id} note={note!r}" in line

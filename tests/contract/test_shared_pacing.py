@@ -121,10 +121,13 @@ def test_a_hold_is_logged_once_by_all_workers(users: tuple[User, User]) -> None:
     users[0].host.simulator.refund(payment_id, "100.00")
     for user in (*users, *users):
         answers.held(user.reconcile(payment_id), HoldReason.REFUNDED)
-    lines = "".join(user.host.log for user in users).splitlines()
-    assert (
-        len([line for line in lines if f"Top-up held, nothing credited: payment={payment_id}" in line]) == 1
-    )
+
+    def lines() -> list[str]:
+        log = "".join(user.host.log for user in users)
+        return [line for line in log.splitlines() if f"nothing credited: payment={payment_id}" in line]
+
+    wait_until(lambda: bool(lines()), 30, "the hold is not logged")
+    assert len(lines()) == 1
 
 
 def test_keys_are_named_after_host_and_plugin_and_expire(
