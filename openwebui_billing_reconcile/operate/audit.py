@@ -42,11 +42,9 @@ from openwebui_billing_reconcile.topup.settle import database_errors
 
 from .captured import captured_pages
 from .period import Period
+from .sweep import OLDEST_OPEN
 
 T = TypeVar("T")
-
-OPEN_TOO_LONG: Final = 8 * 24 * 60 * 60
-"""The age from which an open top-up is a finding, in seconds: the sweep asks about younger ones."""
 
 QUERY_INTERVAL: Final = 0.2
 """Seconds before each query about one payment, so that people's own come first."""
@@ -283,7 +281,7 @@ class Audit:
             self._note(find(payment, self._state(payment, owner, local), shop))
 
     async def _check_open(self) -> None:
-        until = min(self._period.end - 1, time.time() - OPEN_TOO_LONG)
+        until = min(self._period.end - 1, time.time() - OLDEST_OPEN)
         last: OpenTopup | None = None
         while page := await self._read(partial(self._read_open, until, last)):
             await self._read(partial(self._judge_open, page))

@@ -14,13 +14,13 @@ from openwebui_billing_reconcile.money.values import CreditedTopup, parse_time
 from openwebui_billing_reconcile.topup.settle import database_errors
 
 from .period import Period, moscow_day
-from .sweep import Pass
+from .sweep import DAY, HOUR, OLDEST_OPEN, Pass
 
 WEBHOOK: Final = "webhook"
 PATHS: Final = (WEBHOOK, *(way.value for way in Way))
 """The ways in which a credit comes."""
 
-OPEN_AGES: Final = (60 * 60, 24 * 60 * 60, 8 * 24 * 60 * 60)
+OPEN_AGES: Final = (HOUR, DAY, OLDEST_OPEN)
 """The ages by which open top-ups are counted, in seconds."""
 
 _PAGE: Final = 1000
