@@ -118,6 +118,10 @@ class AuditResult:
         kopeks = sum(money.kopeks for money in amounts if money and money.currency == currency)
         return {"count": len(found), "kopeks": kopeks}
 
+    def as_json(self, currency: str) -> dict[str, Any]:
+        """Return the whole result for JSON; see ``summary``."""
+        return {**self.summary(currency), "findings": [finding_as_json(found) for found in self.findings]}
+
 
 def finding_as_json(finding: Finding) -> dict[str, Any]:
     """Return a finding for JSON."""
@@ -258,7 +262,7 @@ class Audit:
         payment, shop = await self._fetch(credit.payment_id)
         if payment is None or shop is None:
             await self._read(partial(self._judge_unknown, credit.payment_id))
-        elif payment.captured_at is None or self._period.has(payment.captured_at):
+        elif self._period.has(payment.captured_at):
             await self._read(partial(self._judge_one, payment, shop))
 
     async def _fetch(self, payment_id: str) -> tuple[ProviderPayment | None, Shop | None]:

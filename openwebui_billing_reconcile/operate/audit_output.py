@@ -18,8 +18,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 def as_json(result: AuditResult, currency: str) -> str:
     """Return the same object as the endpoint."""
-    findings = [finding_as_json(finding) for finding in result.findings]
-    return json.dumps({**result.summary(currency), "findings": findings}, indent=2, ensure_ascii=False)
+    return json.dumps(result.as_json(currency), indent=2, ensure_ascii=False)
 
 
 def as_csv(result: AuditResult) -> str:

@@ -100,7 +100,7 @@ def make_router(
         if NDJSON in request.headers.get("accept", ""):
             return _Stream(_lines(first, steps, host), media_type=NDJSON)
         try:
-            return JSONResponse(_audit_as_json(await _last(first, steps), host.default_currency))
+            return JSONResponse((await _last(first, steps)).as_json(host.default_currency))
         except Exception as error:
             raise http_error(error, host) from error
 
@@ -187,10 +187,6 @@ async def _last(first: Progress | AuditResult, steps: AsyncGenerator[Progress | 
             last = step
     assert isinstance(last, AuditResult)  # noqa: S101 - for the type checker
     return last
-
-
-def _audit_as_json(result: AuditResult, currency: str) -> dict[str, Any]:
-    return {**result.summary(currency), "findings": [finding_as_json(found) for found in result.findings]}
 
 
 async def _lines(
