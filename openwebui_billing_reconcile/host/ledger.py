@@ -18,6 +18,7 @@ from openwebui_billing_reconcile.money.values import (
     TOPUP,
     WAITING_FOR_CAPTURE,
     LedgerEntry,
+    LocalState,
     Money,
     PaymentRecord,
     Wallet,
@@ -97,10 +98,10 @@ class Ledger(LedgerReader):
         already is left as it is. ``metadata`` stands with the entry. Raises ``WalletBusyError`` where it
         would wait for the wallet's row.
         """
-        self._check_wallet_is_free(wallet.id)
         with self._entries.watch(payment_id), bounded_lock_waits(self._host.engine):
             if not self._bind(service, payment_id, record, wallet, money):
                 return
+            self._check_wallet_is_free(wallet.id)  # last, since binding may have waited
             self._host.wallet_service.apply_topup(
                 wallet_id=wallet.id,
                 amount_kopeks=money.kopeks,
@@ -129,18 +130,19 @@ class Ledger(LedgerReader):
             return False  # somebody has changed it since it was decided about
         if record is None:
             self._run_path(service, WAITING_FOR_CAPTURE, payment_id, wallet, money, {})  # makes the record
-            record = self.read(payment_id).record
-            return record is not None and record.wallet_id == wallet.id
-        if record.wallet_id == wallet.id:
-            return True
-        statement = assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry"))
-        names = {
-            "payment_id": payment_id,
-            "wallet": wallet.id,
-            "old_wallet": record.wallet_id,
-            "now": int(time.time()),
-        }
-        return self._has_changed(statement, names)
+        elif record.wallet_id != wallet.id:
+            names = {
+                "payment_id": payment_id,
+                "wallet": wallet.id,
+                "old_wallet": record.wallet_id,
+                "now": int(time.time()),
+            }
+            self._has_changed(
+                assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry")), names
+            )
+        # That may have waited: whoever has credited it or settled it by hand meanwhile came first.
+        now = self.read(payment_id)
+        return bool(now.record and now.record.wallet_id == wallet.id) and now == LocalState(now.record)
 
     def _expires_at(self) -> int | None:
         days = self._host.topup_ttl_days

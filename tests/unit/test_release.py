@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from pytest_mock import MockerFixture
-from sqlalchemy import select
+from sqlalchemy import Connection, event, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from openwebui_billing_reconcile.errors import (
@@ -27,7 +27,7 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.host.ledger import Ledger
-from openwebui_billing_reconcile.host.requirements import ENV
+from openwebui_billing_reconcile.host.requirements import DB, ENV, TABLES
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import ReleaseResult
 from openwebui_billing_reconcile.settings import Mode, Settings
@@ -37,7 +37,7 @@ from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Re
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub
 from tests.unit.desk import Desk, until
-from tests.unit.stub_host import StubHost
+from tests.unit.stub_host import LEDGER_KEY, WALLET_LEDGER_KEY, StubHost
 
 PAID_LESS = payment(value="400.00")
 """1000.00 were ordered."""
@@ -528,3 +528,30 @@ async def test_a_release_that_has_begun_goes_on_without_its_caller(
     may_go_on.set()
     await until(lambda: office.account.events)
     assert office.entries() == ["pay-1"]
+
+
+# --- Where the ledger's key holds the wallet -------------------------------------------------------------
+
+
+async def test_what_is_settled_by_hand_while_the_record_is_changed_is_not_released_too(
+    host: StubHost,
+) -> None:
+    host.edit(TABLES, LEDGER_KEY, WALLET_LEDGER_KEY)
+    office = Office(host)
+    office.add_payment()
+    office.stub.add_payment(id="record of pay-1", wallet_id="gone")
+    office.account.add(payment())
+    engine = office.stub.module(DB).engine
+
+    def settle_by_hand(connection: Connection, _cursor: object, statement: str, *_: object) -> None:
+        if statement.startswith("UPDATE payment SET wallet_id"):
+            connection.exec_driver_sql(
+                "INSERT INTO ledger_entry (id, user_id, wallet_id, currency, type, amount_kopeks,"
+                " reference_id, reference_type, created_at)"
+                " VALUES ('by hand', 'me', 'w', 'RUB', 'adjustment', 1, 'pay-1', 'manual', 0)"
+            )
+
+    event.listen(engine, "before_cursor_execute", settle_by_hand)
+    with pytest.raises(TemporarilyUnavailableError):
+        await office.release("wallet_missing")
+    assert [row["type"] for row in office.rows()["LedgerEntry"]] == ["adjustment"]
