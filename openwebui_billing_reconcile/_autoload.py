@@ -59,7 +59,7 @@ class _Finder:
 
 def _run_after(loader: object, name: str, after: "Callable[[], None]") -> None:
     """Have ``after`` run once the module has. The loader stays what it is: others look at its type."""
-    exec_module = loader.exec_module  # type: ignore[attr-defined]
+    exec_module = loader.exec_module  # type: ignore[attr-defined]  # loaders share no class
 
     def exec_module_then_attach(module: "ModuleType") -> None:
         exec_module(module)
@@ -67,7 +67,7 @@ def _run_after(loader: object, name: str, after: "Callable[[], None]") -> None:
             _run_safely(after)
 
     try:
-        loader.exec_module = exec_module_then_attach  # type: ignore[attr-defined]
+        loader.exec_module = exec_module_then_attach  # type: ignore[attr-defined]  # as above
     except (AttributeError, TypeError):
         _log_failure("this host's module loader cannot be followed; call attach() yourself")
 
