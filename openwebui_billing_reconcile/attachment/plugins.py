@@ -6,6 +6,7 @@ host, with it; so loading and calling go one plugin at a time here.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from importlib.metadata import Distribution, EntryPoint, distributions
@@ -28,6 +29,8 @@ _OURS = (
     EntryPoint("builtin_metrics", f"{PROJECT}.operate.metrics", PROJECT),
 )
 _HOOKS = ("billing_router", "billing_service_methods", "payment_gateway", "topup_outcome")
+_NEVER_RUN = (inspect.iscoroutinefunction, inspect.isasyncgenfunction, inspect.isgeneratorfunction)
+"""Calling such a function runs nothing of it, and what the call returns is neither awaited nor iterated."""
 
 
 class Plugins:
@@ -97,17 +100,21 @@ class Plugins:
             plugin = entry_point.load()
             self._manager.register(plugin, name)
             self._manager.check_pending()
-            self._refuse_wrappers(name)
+            self._check_functions(name)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - also a plugin that calls sys.exit() at import
             self.drop(name, error)
 
-    def _refuse_wrappers(self, name: str) -> None:
+    def _check_functions(self, name: str) -> None:
         for hook in _HOOKS:
             for impl in self._implementations(hook):
-                if impl.plugin_name == name and (impl.hookwrapper or impl.wrapper):
+                if impl.plugin_name != name:
+                    continue
+                if impl.hookwrapper or impl.wrapper:
                     raise PluginError(f"{hook} is a hook wrapper: implement the hook itself")
+                if any(is_of_kind(impl.function) for is_of_kind in _NEVER_RUN):
+                    raise PluginError(f"{hook} would never run: write it without async and yield")
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         """In the order in which pluggy would call them."""

@@ -155,6 +155,21 @@ def test_each_hook_is_relayed_and_takes_no_wrapper(install_plugin: InstallPlugin
     assert plugins.broken == {"wrapper": f"PluginError: {hook} is a hook wrapper: implement the hook itself"}
 
 
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize(
+    ("definition", "body"), [("async def", "return None"), ("async def", "yield"), ("def", "yield")]
+)
+def test_a_hook_that_would_never_run_is_refused(
+    install_plugin: InstallPlugin, hook: str, definition: str, body: str
+) -> None:
+    install_plugin("idle", hook_plugin(hook, body, arguments="").replace("def", definition))
+    plugins = Plugins()
+    plugins.load()
+    assert plugins.broken == {
+        "idle": f"PluginError: {hook} would never run: write it without async and yield"
+    }
+
+
 def test_a_router_that_the_host_refuses_is_left_out_alone(
     host: StubHost,
     install_plugin: InstallPlugin,
