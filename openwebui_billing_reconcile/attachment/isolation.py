@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway
@@ -23,6 +25,18 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 class PluginError(Exception):
     """A plugin breaks the rules in ``hooks.md``; the text says which one and what to do."""
+
+
+def describe_failure(error: BaseException, function: object) -> str:
+    """Say what was raised, and where in the plugin that has ``function``; the text may hold secrets."""
+    raised = (isinstance(error, PluginError) and error.__cause__) or error  # an exit is the cause of ours
+    package = str(getattr(function, "__module__", None)).partition(".")[0]
+    places = [
+        f" in {Path(frame.f_code.co_filename).name}, line {line}"
+        for frame, line in traceback.walk_tb(raised.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == package
+    ]
+    return f"{type(error).__name__}{places[-1] if places else ''}"
 
 
 @contextmanager
@@ -111,7 +125,8 @@ def isolated_lifespan(lifespan: Lifespan, plugin: str) -> Lifespan:
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
             if error is not None:
                 when = "stop" if stopping.is_set() else "runtime" if started.done() else "start"
-                log.warning("Plugin %r failed at the host's %s: %s", plugin, when, type(error).__name__)
+                what = describe_failure(error, lifespan)
+                log.warning("Plugin %r failed at the host's %s: %s", plugin, when, what)
 
         task = asyncio.create_task(live())
         task.add_done_callback(log_end)

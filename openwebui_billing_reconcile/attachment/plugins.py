@@ -17,7 +17,7 @@ import pluggy
 from openwebui_billing_reconcile import hookspecs
 from openwebui_billing_reconcile.hookspecs import PROJECT, Host, PaymentGateway, TopupEvent
 
-from .isolation import PluginError, all_as_errors, isolated_gateway
+from .isolation import PluginError, all_as_errors, describe_failure, isolated_gateway
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +77,13 @@ class Plugins:
 
     def payment_gateway(self, *, host: Host, payment_id: str) -> PaymentGateway | None:
         """Return the first gateway that a plugin offers for the payment; ``None`` where none does."""
-        for plugin, gateway in self._answers("payment_gateway", {"host": host, "payment_id": payment_id}):
+        for impl, gateway in self._answers("payment_gateway", {"host": host, "payment_id": payment_id}):
             if gateway is None:
                 continue
             try:
                 return isolated_gateway(gateway)
             except Exception as error:  # noqa: BLE001 - see the module's docstring
-                _log_failure(plugin, "payment_gateway", error)
+                _log_failure(impl, "payment_gateway", error)
         return None
 
     def topup_outcome(self, *, event: TopupEvent) -> None:
@@ -127,14 +127,14 @@ class Plugins:
                 return _call(impl, arguments)
         return None
 
-    def _answers(self, hook: str, arguments: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+    def _answers(self, hook: str, arguments: Mapping[str, object]) -> Iterator[tuple[pluggy.HookImpl, Any]]:
         for impl in self._implementations(hook):
             try:
                 answer = _call(impl, arguments)
             except Exception as error:  # noqa: BLE001 - see the module's docstring
-                _log_failure(impl.plugin_name, hook, error)
+                _log_failure(impl, hook, error)
             else:
-                yield impl.plugin_name, answer
+                yield impl, answer
 
 
 def _call(impl: pluggy.HookImpl, arguments: Mapping[str, object]) -> Any:
@@ -149,8 +149,8 @@ def _describe(error: BaseException) -> str:
         return type(error).__name__
 
 
-def _log_failure(plugin: str, hook: str, error: Exception) -> None:
-    log.warning("Plugin %r failed in %s: %s", plugin, hook, type(error).__name__)
+def _log_failure(impl: pluggy.HookImpl, hook: str, error: Exception) -> None:
+    log.warning("Plugin %r failed in %s: %s", impl.plugin_name, hook, describe_failure(error, impl.function))
 
 
 def _installed() -> list[EntryPoint]:

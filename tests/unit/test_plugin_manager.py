@@ -244,10 +244,26 @@ async def lifespan(app):
 @pytest.mark.parametrize(
     ("before", "after", "line"),
     [
-        ("raise OSError('x')", "...", "Plugin 'broken' failed at the host's start: OSError"),
-        ("sys.exit(3)", "...", "Plugin 'broken' failed at the host's start: PluginError"),
-        ("...", "raise OSError('x')", "Plugin 'broken' failed at the host's stop: OSError"),
-        ("...", "sys.exit(3)", "Plugin 'broken' failed at the host's stop: PluginError"),
+        (
+            "raise OSError('x')",
+            "...",
+            "Plugin 'broken' failed at the host's start: OSError in plugin_broken.py, line 10",
+        ),
+        (
+            "sys.exit(3)",
+            "...",
+            "Plugin 'broken' failed at the host's start: PluginError in plugin_broken.py, line 10",
+        ),
+        (
+            "...",
+            "raise OSError('x')",
+            "Plugin 'broken' failed at the host's stop: OSError in plugin_broken.py, line 12",
+        ),
+        (
+            "...",
+            "sys.exit(3)",
+            "Plugin 'broken' failed at the host's stop: PluginError in plugin_broken.py, line 12",
+        ),
     ],
 )
 async def test_the_host_starts_and_stops_whatever_a_routers_lifespan_raises(
@@ -346,7 +362,8 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
         ("deaf", "topup_outcome: OSError"),
         ("fleeing", "topup_outcome: PluginError"),
     ):
-        assert caplog.messages.count(f"Plugin {plugin!r} failed in {failure}") == 1
+        line = f"Plugin {plugin!r} failed in {failure} in plugin_{plugin}.py, line 10"
+        assert caplog.messages.count(line) == 1
 
 
 @pytest.fixture
@@ -363,7 +380,11 @@ def offered(plugins: Plugins, mocker: MockerFixture) -> Any:
 
 @pytest.mark.parametrize(
     ("body", "error"),
-    [("raise OSError('x')", "OSError"), ("sys.exit(3)", "PluginError"), ("return 5", "AttributeError")],
+    [
+        ("raise OSError('x')", "OSError in plugin_broken.py, line 10"),
+        ("sys.exit(3)", "PluginError in plugin_broken.py, line 10"),
+        ("return 5", "AttributeError"),
+    ],
 )
 async def test_a_gateway_hook_that_fails_is_named_and_the_next_is_asked(
     plugins: Plugins,
@@ -459,11 +480,17 @@ def test_a_gateway_that_fails_when_asked_whether_it_lists_is_named(
     install_plugin("broken", GATEWAY.replace("async def get_payment", attribute))
     plugins.load()
     assert offered(plugins, mocker) is None
-    assert caplog.messages == [f"Plugin 'broken' failed in payment_gateway: {error}"]
+    place = "in plugin_broken.py, line 14"
+    assert caplog.messages == [f"Plugin 'broken' failed in payment_gateway: {error} {place}"]
 
 
 @pytest.mark.parametrize(
-    ("body", "error"), [("raise OSError('x')", "OSError"), ("sys.exit(3)", "PluginError")]
+    ("body", "error"),
+    [
+        ("raise OSError('x')", "OSError"),
+        ("sys.exit(3)", "PluginError"),
+        ("__import__('json').loads('a secret')", "JSONDecodeError"),  # raised by what the plugin calls
+    ],
 )
 def test_a_listener_that_fails_is_named_and_the_others_hear(
     plugins: Plugins,
@@ -478,7 +505,8 @@ def test_a_listener_that_fails_is_named_and_the_others_hear(
     event = TopupEvent("canceled", "pay-1", "u1", Way.SWEEP, at=1.0)
     plugins.topup_outcome(event=event)
     assert sys.modules["plugin_listener"].HEARD.get(timeout=10)[0] is event
-    assert caplog.messages == [f"Plugin 'deaf' failed in topup_outcome: {error}"]
+    place = "in plugin_deaf.py, line 10"
+    assert caplog.messages == [f"Plugin 'deaf' failed in topup_outcome: {error} {place}"]
 
 
 def test_without_a_gateway_there_is_none(plugins: Plugins, mocker: MockerFixture) -> None:
