@@ -97,6 +97,8 @@ class Plugins:
             self._leave_out(name, PluginError("another plugin has this name already"))
             return
         try:
+            if not entry_point.pattern.match(entry_point.value):
+                raise PluginError(f"its entry point {entry_point.value!r} is no importable name: no dashes")
             plugin = entry_point.load()
             self._manager.register(plugin, name)
             self._manager.check_pending()

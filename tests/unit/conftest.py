@@ -43,7 +43,7 @@ def install_plugin(tmp_path: Path, mocker: MockerFixture) -> Iterator[InstallPlu
     mocker.patch.object(sys, "dont_write_bytecode", True)
     modules = []
 
-    def install(name: str, code: str, distribution: str = "") -> None:
+    def install(name: str, code: str, distribution: str = "", value: str = "") -> None:
         distribution = distribution or name
         module = f"plugin_{distribution}"
         modules.append(module)
@@ -51,7 +51,7 @@ def install_plugin(tmp_path: Path, mocker: MockerFixture) -> Iterator[InstallPlu
         info = folder / f"{distribution}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[{PROJECT}]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[{PROJECT}]\n{name} = {value or module}\n")
         importlib.invalidate_caches()
 
     yield install

@@ -223,6 +223,16 @@ def test_a_second_plugin_of_a_name_is_refused(
     assert line == f"Plugin {name!r} is left out: PluginError: another plugin has this name already"
 
 
+def test_an_entry_point_that_names_nothing_importable_is_named(
+    plugins: Plugins, install_plugin: InstallPlugin
+) -> None:
+    install_plugin("broken", "", value="acme-billing")
+    plugins.load()
+    assert plugins.broken == {
+        "broken": "PluginError: its entry point 'acme-billing' is no importable name: no dashes"
+    }
+
+
 def test_a_blocked_plugin_is_not_even_imported(host: StubHost, install_plugin: InstallPlugin) -> None:
     install_plugin("noisy", route_plugin("/noisy"))
     os.environ[BLOCKED] = "noisy, builtin"
