@@ -94,7 +94,8 @@ class Plugins:
     def _register(self, entry_point: EntryPoint) -> None:
         name = entry_point.name
         if self._manager.has_plugin(name):
-            self._leave_out(name, PluginError("another plugin has this name already"))
+            why = f"another plugin has this name already; left out is the one in {entry_point.value}"
+            self._leave_out(name, PluginError(why))
             return
         try:
             if not entry_point.pattern.match(entry_point.value):

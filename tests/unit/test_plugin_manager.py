@@ -220,7 +220,10 @@ def test_a_second_plugin_of_a_name_is_refused(
     assert report.plugins == (*OUR_PLUGINS, "extra")
     assert host.serves("GET", "/x") != host.serves("GET", "/y")
     (line,) = left_out(caplog)
-    assert line == f"Plugin {name!r} is left out: PluginError: another plugin has this name already"
+    assert line == (
+        f"Plugin {name!r} is left out: PluginError: "
+        "another plugin has this name already; left out is the one in plugin_second"
+    )
 
 
 def test_an_entry_point_that_names_nothing_importable_is_named(
