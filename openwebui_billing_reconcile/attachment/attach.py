@@ -214,7 +214,7 @@ def _checked_routes(router: APIRouter, existing: APIRouter, taken_over: Set[str]
     for route in router.routes:
         path, methods = getattr(route, "path", None), getattr(route, "methods", None)
         if not path or not methods:
-            raise PluginError("billing_router may only hold plain routes, no mounts or nested routers")
+            raise PluginError("billing_router may only hold plain routes: no WebSocket, mount, nested router")
         for method in sorted(methods):
             if f"{method} {path}" not in taken_over and serves(existing, method, path):
                 raise PluginError(f"{method} {path} is served already: choose another path")

@@ -108,6 +108,7 @@ BROKEN = {
     "the host's path": (route_plugin("/balance"), "GET /balance is served already"),
     "our path": (route_plugin("/topup/reconcile", "post"), "POST /topup/reconcile is served already"),
     "a mount": (router_plugin("router.mount('/x', lambda: None)"), "may only hold plain routes"),
+    "a WebSocket": (router_plugin("router.websocket('/x')(print)"), "plain routes: no WebSocket"),
     "start-up handler": (router_plugin(arguments="on_startup=[print]"), "may not have start-up handlers"),
     "shut-down handler": (router_plugin(arguments="on_shutdown=[print]"), "may not have start-up handlers"),
     "the host's method": (
