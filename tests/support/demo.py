@@ -9,6 +9,7 @@ browser. Both are stand-ins that live in this folder: a host in Open WebUI's sha
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 import threading
@@ -43,6 +44,12 @@ def tell_balance(what: str, kopeks: int, expected: int) -> None:
     print(f"{what:<58}      {kopeks / 100:.2f} RUB")
     if kopeks != expected:
         raise StoryError(f"expected {expected} kopeks")
+
+
+def tell_plugins(host: Host) -> None:
+    """Print the host's lines about what is attached, plugins of other people too, and what is left out."""
+    for line in re.findall(r"Plugin '.*|Billing top-up reconcile .* is attached: .*", host.log):
+        print(line)
 
 
 def story(host: Host) -> None:
@@ -120,6 +127,7 @@ def main() -> int:
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that it takes its children along
     with running_simulator() as provider, running_host(simulator=provider, env=SWEEPING) as host:
+        tell_plugins(host)
         try:
             story(host)
         except StoryError as error:
