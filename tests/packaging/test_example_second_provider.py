@@ -1,4 +1,4 @@
-"""The example ``second-provider``, installed beside the plugin: it answers for its own payments only."""
+"""The example ``second-provider``, installed beside the plugin: it starts top-ups and answers for those."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from tests.packaging.environments import environment_with_example
@@ -20,6 +21,7 @@ from tests.support.yookassa.client import Simulator
 
 Order = Callable[..., str]
 KEY = "live_key"
+START = "/api/v1/billing/topup/second"
 PATIENCE = 30.0
 
 
@@ -58,36 +60,100 @@ def user(host: Host) -> User:
 
 @pytest.fixture
 def order(user: User, provider: HttpServer) -> Order:
-    """Return a function that has the provider tell about a new order, and returns its id.
+    """Return a function that has the provider tell about a new order, and returns its id in the host.
 
     The host has a pending record of it. It is paid, 1000.00 RUB, unless the fields say otherwise.
     """
 
     def make(answer: Answer | None = None, *, recorded: bool = True, **fields: Any) -> str:
-        payment_id = f"second-{uuid4()}"
+        order = str(uuid4())
+        payment_id = f"second-{order}"
         if recorded:
             user.host.books.add_record(user.id, payment_id, provider="second")
-        body = {
-            "order": payment_id,
-            "state": "PAID",
-            "sum": 100_000,
-            "returned": 0,
-            "currency": "RUB",
-            "paid_at": 1_773_144_000,
-            "merchant": "m-1",
-            "sandbox": False,
-            "extra": {},
-        }
-        provider.answers[f"/orders/{payment_id}"] = answer or Answer(200, body | fields)
+        provider.answers[asked(payment_id)] = answer or Answer(200, paid_order(order) | fields)
         return payment_id
 
     return make
+
+
+def asked(payment_id: str) -> str:
+    """Where the provider is asked about a payment: it does not know our prefix."""
+    return f"/orders/{payment_id.removeprefix('second-')}"
+
+
+def paid_order(order: str) -> dict[str, Any]:
+    return {
+        "order": order,
+        "state": "PAID",
+        "sum": 100_000,
+        "returned": 0,
+        "currency": "RUB",
+        "paid_at": 1_773_144_000,
+        "merchant": "m-1",
+        "sandbox": False,
+        "extra": {},
+    }
+
+
+def start(user: User, amount_kopeks: object = 100_000) -> httpx.Response:
+    return user.host.http.post(START, json={"amount_kopeks": amount_kopeks}, headers=user.headers)
 
 
 def stored_metadata(host: Host, payment_id: str) -> dict[str, Any]:
     record = host.books.record(payment_id)
     assert record is not None
     return dict(record["raw_payload_json"]["metadata"])
+
+
+def test_a_top_up_is_started_paid_and_credited(host: Host, user: User, provider: HttpServer) -> None:
+    order = str(uuid4())
+    payment_id, page = f"second-{order}", f"https://pay.example/{order}"
+    provider.answers["/orders"] = Answer(200, {"order": order, "pay_at": page})
+    assert start(user).json() == {"payment_id": payment_id, "confirmation_url": page}
+    opened = provider.received[-1]
+    extra = {"kind": "topup", "user_id": user.id, "amount_kopeks": 100_000}
+    assert json.loads(opened.body) == {"sum": 100_000, "currency": "RUB", "extra": extra}
+    assert opened.headers["Authorization"] == f"Bearer {KEY}"
+    record = host.books.record(payment_id)
+    assert record is not None
+    assert (record["provider"], record["status"], record["user_id"]) == ("second", "pending", user.id)
+
+    provider.answers[asked(payment_id)] = Answer(200, paid_order(order) | {"extra": extra})
+    assert user.reconcile(payment_id).json()["credited"] is True
+    assert user.balance() == 100_000
+
+
+@pytest.mark.parametrize("amount", [None, "100000", 100_000.5, True, 0, -100_000, 10**12])
+def test_a_top_up_without_a_proper_amount_is_refused(
+    user: User, provider: HttpServer, amount: object
+) -> None:
+    provider.received.clear()
+    assert start(user, amount).status_code == 422
+    assert provider.received == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(500),
+        Answer(200, {}),
+        Answer(200, {"order": 5, "pay_at": "https://pay.example/5"}),
+        Answer(200, {"order": "a.b", "pay_at": "https://pay.example/5"}),
+    ],
+)
+def test_a_top_up_that_the_provider_does_not_open_is_not_recorded(
+    user: User, provider: HttpServer, answer: Answer
+) -> None:
+    provider.answers["/orders"] = answer
+    assert start(user).status_code == 502
+    assert user.reconcile_pending().json() == {"payments": []}
+
+
+def test_only_a_verified_user_starts_a_top_up(host: Host, provider: HttpServer) -> None:
+    provider.received.clear()
+    assert host.http.post(START, json={"amount_kopeks": 100_000}).status_code == 401
+    assert start(host.new_user("pending")).status_code == 401
+    assert provider.received == []
 
 
 def test_a_payment_of_the_second_provider_is_credited(
@@ -102,7 +168,7 @@ def test_a_payment_of_the_second_provider_is_credited(
     }
     assert user.balance() == 100_000
     assert stored_metadata(host, payment_id)["captured_at"] == "2026-03-10T12:00:00+00:00"
-    (query,) = [seen for seen in provider.received if seen.path == f"/orders/{payment_id}"]
+    (query,) = [seen for seen in provider.received if seen.path == asked(payment_id)]
     assert query.headers["Authorization"] == f"Bearer {KEY}"
     assert host.simulator.questions(payment_id) == 0
 
@@ -116,7 +182,7 @@ def test_a_visit_asks_each_provider_about_its_own(
     payments = user.reconcile_pending().json()["payments"]
     assert {payment["payment_id"]: payment["credited"] for payment in payments} == {ours: True, theirs: True}
     assert user.balance() == 200_000
-    assert f"/orders/{ours}" not in [seen.path for seen in provider.received]
+    assert asked(ours) not in [seen.path for seen in provider.received]
     assert host.simulator.questions(theirs) == 0
 
 
@@ -189,7 +255,8 @@ def test_every_failure_has_its_status(user: User, order: Order, answer: Answer, 
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
-        ({"order": "second-another"}, 502),
+        ({"order": "another"}, 502),
+        ({"order": 5}, 503),
         ({"state": "LOST"}, 503),
         ({"sum": 1000.0}, 503),
         ({"sum": "100000"}, 503),
@@ -213,7 +280,7 @@ def test_a_pause_that_it_asks_for_is_kept_and_yookassa_goes_on(
     ours = user.topup()
     host.simulator.pay(ours)
     assert user.reconcile(ours).json()["credited"] is True
-    del provider.answers[f"/orders/{payment_id}"]  # 404, once it asks again
+    del provider.answers[asked(payment_id)]  # 404, once it asks again
     wait_until(lambda: user.reconcile(payment_id).status_code == 502, PATIENCE, "the pause does not end")
 
 
@@ -250,6 +317,16 @@ asyncio.run(main())
         check=True,
     )
     assert json.loads(done.stdout.splitlines()[-1]) == [False, True, "GatewayError"]
+
+
+def test_without_wallets_no_top_up_is_started(
+    installed: Program, simulator: Simulator, provider: HttpServer
+) -> None:
+    switched_off = settings(provider) | {"ENABLE_BILLING_WALLET": "false"}
+    with running_host(installed, simulator=simulator, env=switched_off) as host:
+        provider.received.clear()
+        assert start(host.new_user()).status_code == 404
+        assert provider.received == []
 
 
 def test_without_its_settings_it_is_left_out_by_name(installed: Program, simulator: Simulator) -> None:
