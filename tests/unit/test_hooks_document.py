@@ -126,7 +126,7 @@ def test_every_hook_has_an_example() -> None:
 # --- The payment object --------------------------------------------------------------------------
 
 OBJECT = table("field", section("### The payment object").split("| without a record |")[0])
-METADATA = table("field", section("### The payment object").split("`captured_at`\nis never")[1])
+METADATA = table("field", section("### The payment object").split("\nThe fields of `metadata`")[1])
 ORDERED = Money(100_000, "RUB")
 RECORD = LocalState(PaymentRecord("r", "pending", "topup", USER_ID, WALLET_ID, ORDERED))
 WALLET = Wallet(WALLET_ID, USER_ID, "RUB")
