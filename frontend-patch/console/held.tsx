@@ -1,4 +1,4 @@
-/** Held payments: what an audit found that a person has to decide about. */
+/** What an audit found that a person can credit or has to decide about. */
 import { useEffect, useRef, useState } from 'preact/hooks';
 import type { Api, ApiError, Finding, Report } from './api';
 import { Id, type Audit } from './audit';

@@ -88,6 +88,15 @@ class LedgerReader:
                 return local, wallet, None
             return local, wallet, self._wallet(session, None, user_id, payment.amount.currency)
 
+    def adjusted_kopeks(self, payment_id: str, local: LocalState, currency: str) -> int:
+        """Return by how many kopeks of ``currency`` other entries that name the payment changed the wallet.
+
+        ``local`` is what the tables say about the payment.
+        """
+        with self._tables.session() as session:
+            others = self._other_entries(session, payment_id, local.record)
+        return sum(other.amount_kopeks for other in others if other.currency == currency)
+
     def read_many(self, payment_ids: Sequence[str]) -> dict[str, LocalState]:
         """Return what the tables say about many payments, in one statement, other entries left out."""
         statement = records_and_topups(self._tables.table("Payment"), self._tables.table("LedgerEntry"))
@@ -170,9 +179,14 @@ class LedgerReader:
         topups = tuple(_topups(rows))
         if topups:
             return LocalState(record, topups)
+        return LocalState(record, other_entries=len(self._other_entries(session, payment_id, record)))
+
+    def _other_entries(
+        self, session: Session, payment_id: str, record: PaymentRecord | None
+    ) -> Sequence[Row[Any]]:
+        statement = other_entries_naming(self._tables.table("LedgerEntry"))
         names = {"payment_id": payment_id, "record_id": record.id if record else payment_id}
-        others = session.execute(other_entries_naming(entry), names).all()
-        return LocalState(record, other_entries=len(others))
+        return session.execute(statement, names).all()
 
     def _wallet_for(
         self, session: Session, payment: ProviderPayment, local: LocalState, user_id: str

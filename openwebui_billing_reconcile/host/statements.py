@@ -121,7 +121,7 @@ def other_entries_naming(entry: Table) -> CompoundSelect[Any]:
         entry.c.reference_id.is_distinct_from(_PAYMENT_ID),
         entry.c.type.is_distinct_from(TOPUP),
     )
-    named = select(entry.c.id).where(is_other)
+    named = select(entry.c.id, entry.c.amount_kopeks, entry.c.currency).where(is_other)
     return union(
         named.join(types, entry.c.reference_type == types.c.reference_type).where(
             entry.c.reference_id == _PAYMENT_ID

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .release import decide_release
+from .release import UNCREDITED, decide_release
 from .rules import AlreadyCredited, Credit, Hold, HoldReason, Shop, decide, named_wallet
 from .values import SUCCEEDED, LedgerEntry, LocalState, Money, ProviderPayment, Wallet
 
@@ -14,7 +14,7 @@ class FindingClass(StrEnum):
     """What a finding is about. The value is the code in answers."""
 
     UNCREDITED = "uncredited"
-    """Paid and not credited; the sweep would credit it."""
+    """Paid, in order, and not credited."""
     HELD = "held"
     """Paid and not credited, since it does not add up."""
     REFUNDED_AFTER_CREDIT = "refunded_after_credit"
@@ -41,9 +41,10 @@ class NoFinding(StrEnum):
 class Finding:
     """Something that a person should look at.
 
-    ``money`` is what the provider holds (paid less refunded); what was credited or ordered where it holds
-    nothing or was not asked; ``None`` where its answer does not say. ``reason`` is the code of a hold.
-    ``captured_at`` is the provider's text.
+    ``money`` is what the provider holds (paid less refunded), or of a refund after the credit what the wallet
+    has beyond that; what was credited or ordered where the provider holds nothing or was not asked; ``None``
+    where its answer does not say. ``reason`` is what a release has to name: the code of a hold, or
+    ``UNCREDITED``. ``captured_at`` is the provider's text.
     """
 
     kind: FindingClass
@@ -61,13 +62,15 @@ class AuditedState:
     """What the host's tables say about a payment of ``user_id``.
 
     ``wallet`` is the one it names, or else the user's own in its currency; ``own_wallet`` is the latter in
-    any case.
+    any case. ``adjusted_kopeks`` is by how much other entries that name the payment have changed the wallet;
+    it counts only where the provider gave money back after the credit.
     """
 
     user_id: str
     local: LocalState
     wallet: Wallet | None = None
     own_wallet: Wallet | None = None
+    adjusted_kopeks: int = 0
 
 
 def find(payment: ProviderPayment, state: AuditedState, shop: Shop) -> Finding | NoFinding:
@@ -76,13 +79,17 @@ def find(payment: ProviderPayment, state: AuditedState, shop: Shop) -> Finding |
         case AlreadyCredited() if len(state.local.topups) > 1:
             return _finding(FindingClass.AMOUNT_DIFFERS, payment, state, payment.held)
         case AlreadyCredited(entry):
-            return check_credit(payment.id, payment, entry)
+            return check_credit(payment.id, payment, entry, state.adjusted_kopeks)
         case Credit(money):
-            return _finding(FindingClass.UNCREDITED, payment, state, money)
+            return _finding(
+                FindingClass.UNCREDITED, payment, state, money, reason=UNCREDITED, releasable=True
+            )
         case Hold(HoldReason.NOT_A_TOPUP):
             return NoFinding.OTHER
         case Hold(HoldReason.SETTLED_BY_HAND):
             return NoFinding.SETTLED_BY_HAND
+        case Hold() if payment.held and not payment.held.kopeks and not state.local.topups:
+            return NoFinding.FINE  # all was given back, and the wallet has nothing of it
         case Hold(reason) if payment.status == SUCCEEDED:
             return _held(payment, state, shop, reason)
         case Hold(HoldReason.CREDITED_ELSEWHERE):
@@ -91,32 +98,36 @@ def find(payment: ProviderPayment, state: AuditedState, shop: Shop) -> Finding |
             return NoFinding.FINE
 
 
-def check_credit(payment_id: str, payment: ProviderPayment | None, entry: LedgerEntry) -> Finding | NoFinding:
-    """Return what is wrong with a credit; ``payment`` is ``None`` where the provider does not know it."""
-    kind = _fault(payment, entry)
-    if kind is None:
+def check_credit(
+    payment_id: str, payment: ProviderPayment | None, entry: LedgerEntry, adjusted_kopeks: int = 0
+) -> Finding | NoFinding:
+    """Return what is wrong with a credit; ``payment`` is ``None`` where the provider does not know it.
+
+    ``adjusted_kopeks`` is as in ``AuditedState``.
+    """
+    fault = _fault(payment, entry, adjusted_kopeks)
+    if fault is None:
         return NoFinding.FINE
-    is_paid = kind is not FindingClass.CREDITED_UNPAID
-    return Finding(
-        kind,
-        payment_id,
-        entry.user_id,
-        entry.wallet_id,
-        payment.held if payment and is_paid else entry.money,
-        captured_at=payment.captured_at if payment else None,
-    )
+    kind, money = fault
+    captured_at = payment.captured_at if payment else None
+    return Finding(kind, payment_id, entry.user_id, entry.wallet_id, money, captured_at=captured_at)
 
 
-def _fault(payment: ProviderPayment | None, entry: LedgerEntry) -> FindingClass | None:
+def _fault(
+    payment: ProviderPayment | None, entry: LedgerEntry, adjusted_kopeks: int
+) -> tuple[FindingClass, Money | None] | None:
     if payment is None or payment.status != SUCCEEDED or not payment.paid:
-        return FindingClass.CREDITED_UNPAID
+        return FindingClass.CREDITED_UNPAID, entry.money
+    is_refunded = payment.refunded is not None and payment.refunded.kopeks > 0
     held = payment.held
-    if entry.release_id:  # it may be less than was paid; what an administrator released is settled
-        is_covered = held is not None and held.kopeks >= entry.money.kopeks
-        return None if is_covered else FindingClass.REFUNDED_AFTER_CREDIT
-    if payment.refunded and payment.refunded.kopeks:
-        return FindingClass.REFUNDED_AFTER_CREDIT
-    return None if held == entry.money else FindingClass.AMOUNT_DIFFERS
+    if held is None or held.currency != entry.money.currency:
+        return (FindingClass.REFUNDED_AFTER_CREDIT if is_refunded else FindingClass.AMOUNT_DIFFERS), held
+    excess = entry.money.kopeks + adjusted_kopeks - held.kopeks
+    if not excess or (excess < 0 and entry.release_id):  # a release may credit less than was paid
+        return None
+    if is_refunded and excess > 0:
+        return FindingClass.REFUNDED_AFTER_CREDIT, Money(excess, held.currency)
+    return FindingClass.AMOUNT_DIFFERS, held
 
 
 def _held(payment: ProviderPayment, state: AuditedState, shop: Shop, reason: HoldReason) -> Finding:

@@ -1,9 +1,9 @@
-"""What an administrator may release of a held payment: what the provider really holds, to its owner."""
+"""What an administrator may release: what the provider really holds of a payment, to its owner."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from .rules import (
     AlreadyCredited,
@@ -30,10 +30,15 @@ RELEASABLE: Final = frozenset(
 )
 """The holds whose obstacle a person can judge. No other can be released."""
 
+UNCREDITED: Final = "uncredited"
+"""In the place of a hold's code: the payment adds up, and nobody has credited it."""
+
+ReleaseReason: TypeAlias = HoldReason | Literal["uncredited"]
+
 
 @dataclass(frozen=True, slots=True)
 class NotHeld:
-    """There is nothing to release: reconciling the payment is enough."""
+    """There is nothing that a release for this reason could do."""
 
 
 def decide_release(
@@ -43,21 +48,23 @@ def decide_release(
     own_wallet: Wallet | None,
     user_id: str,
     shop: Shop,
-    reason: HoldReason,
+    reason: ReleaseReason,
 ) -> Credit | AlreadyCredited | NotOwned | Hold | NotHeld:
     """Return what a release for ``reason`` does: a ``Credit``; anything else refuses it.
 
-    The same decision is made once more, with what the provider holds as the amount and the named obstacle
-    taken away. Any other obstacle still holds the payment. ``wallet`` is as in ``decide``, ``own_wallet``
-    the user's own in the payment's currency.
+    Of a held payment the same decision is made once more, with what the provider holds as the amount and the
+    named obstacle taken away. Any other obstacle still holds it. ``wallet`` is as in ``decide``,
+    ``own_wallet`` the user's own in the payment's currency.
     """
     current = decide(payment, local, wallet, user_id, shop)
+    if isinstance(current, Credit) and reason == UNCREDITED:
+        return current
     if isinstance(current, Credit | StillPending | Cancel):
         return NotHeld()
     if not isinstance(current, Hold):
         return current
     held = payment.held
-    if current != Hold(reason) or reason not in RELEASABLE or held is None or not held.kopeks:
+    if current.reason != reason or reason not in RELEASABLE or held is None or not held.kopeks:
         return current
     payment, local = _with_amount(payment, local, held)
     match reason:

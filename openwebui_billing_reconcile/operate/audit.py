@@ -243,9 +243,14 @@ class Audit:
 
     def _state(self, payment: ProviderPayment, owner: str, local: LocalState) -> AuditedState:
         """Return what finding needs. What the ledger proves needs no wallet."""
-        if isinstance(decide_locally(local, owner), AlreadyCredited):
-            return AuditedState(owner, local)
-        return AuditedState(owner, *self._sources.reader.read_with_wallets(payment.id, payment, owner))
+        reader = self._sources.reader
+        match decide_locally(local, owner):
+            case AlreadyCredited(entry) if payment.refunded:
+                adjusted = reader.adjusted_kopeks(payment.id, local, entry.money.currency)
+                return AuditedState(owner, local, adjusted_kopeks=adjusted)
+            case AlreadyCredited():
+                return AuditedState(owner, local)
+        return AuditedState(owner, *reader.read_with_wallets(payment.id, payment, owner))
 
     async def _check_entries(self) -> AsyncIterator[None]:
         pages = self._sources.reader.credited_topups(self._period.start, self._period.end, _PAGE)

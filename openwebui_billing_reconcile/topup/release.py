@@ -1,4 +1,4 @@
-"""An administrator releases a held payment: asked anew, decided anew, credited once."""
+"""An administrator releases a payment: asked anew, decided anew, credited once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from openwebui_billing_reconcile.errors import (
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import Way
-from openwebui_billing_reconcile.money.release import NotHeld, decide_release
+from openwebui_billing_reconcile.money.release import UNCREDITED, NotHeld, ReleaseReason, decide_release
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
     Credit,
@@ -55,10 +55,10 @@ MAX_NOTE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOrder:
-    """Who releases which payment, held for which reason, and why. ``release_id`` names this one release."""
+    """Who releases which payment, found for which reason, and why. ``release_id`` names this one release."""
 
     payment_id: str
-    reason: HoldReason
+    reason: ReleaseReason
     note: str
     administrator: str
     release_id: str
@@ -68,28 +68,28 @@ class ReleaseOrder:
         cls, payment_id: object, reason: object, note: object, administrator: str, *, confirm: bool
     ) -> ReleaseOrder:
         """Raises ``InvalidPaymentIdError`` and ``InvalidReleaseError``. A preview needs no note."""
-        known = [known for known in HoldReason if known == reason]
-        if not known:
-            raise InvalidReleaseError("reason must be the code of a hold, as the audit names it")
+        named = next((known for known in (UNCREDITED, *HoldReason) if known == reason), None)
+        if named is None:
+            raise InvalidReleaseError("reason must be the code that the audit names")
         words = note.strip() if isinstance(note, str) else ""
         if (confirm and not words) or len(words) > MAX_NOTE:
             raise InvalidReleaseError(
                 f"note is required: say in 1 to {MAX_NOTE} characters why it is released"
             )
-        return cls(parse_payment_id(payment_id), known[0], words, administrator, uuid.uuid4().hex)
+        return cls(parse_payment_id(payment_id), named, words, administrator, uuid.uuid4().hex)
 
 
 class Releaser:
-    """Releases held payments of one host. Used from any number of event loops."""
+    """Releases payments of one host. Used from any number of event loops."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self._ledger = resources.ledger
 
     async def release(self, order: ReleaseOrder, *, confirm: bool) -> ReleaseResult:
-        """Credit what the provider holds of a held payment to its owner; without ``confirm`` only say so.
+        """Credit what the provider holds of a payment to its owner; without ``confirm`` only say so.
 
-        Raises ``ReleaseRefusedError`` where it is not held for exactly the reason named, or cannot be
+        Raises ``ReleaseRefusedError`` where the reason named is not the one that is so now, or nothing can be
         released; ``UnknownPaymentError``; and what ``Reconciler.reconcile`` raises about the provider and the
         database.
         """
@@ -153,7 +153,7 @@ class Releaser:
             case Hold(reason):
                 raise ReleaseRefusedError(reason.message, reason=reason.value)
             case NotHeld() | NotOwned():  # another's: the record has changed hands just now
-                raise ReleaseRefusedError("This payment is not held: reconciling it is enough")
+                raise ReleaseRefusedError("Nothing can be released for this reason: make a new audit")
             case never:
                 assert_never(never)
 
@@ -172,7 +172,7 @@ class Releaser:
             "payment_id": payment.id,
             "released_by": order.administrator,
             "released_at": int(time.time()),
-            "reason": order.reason.value,
+            "reason": str(order.reason),
             "note": order.note,
         }
         service = self._resources.host.billing_service
@@ -205,7 +205,7 @@ class Releaser:
             entry.wallet_id,
             entry.money.kopeks,
             entry.money.currency,
-            order.reason.value,
+            order.reason,
             order.administrator,
             order.note,
         )

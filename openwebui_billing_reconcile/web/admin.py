@@ -108,10 +108,10 @@ def make_router(
     async def release_topup(
         request: Request, administrator: Any = Depends(host.get_admin_user)
     ) -> ReleaseResponse:
-        """Credit what the provider holds of a held payment to its owner, once.
+        """Credit what the provider holds of a held or uncredited payment to its owner, once.
 
-        The provider is asked anew and the decision is made anew: only a payment that is held for exactly the
-        reason named is released. With ``confirm: false`` nothing is written.
+        The provider is asked anew and the decision is made anew: only a payment for which exactly the reason
+        named is so is released. With ``confirm: false`` nothing is written.
         """
         if not host.wallet_enabled:
             raise HTTPException(404, WALLET_DISABLED)

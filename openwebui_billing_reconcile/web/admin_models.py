@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field
 
 from openwebui_billing_reconcile.money.findings import FindingClass
-from openwebui_billing_reconcile.money.release import RELEASABLE
+from openwebui_billing_reconcile.money.release import RELEASABLE, UNCREDITED
 from openwebui_billing_reconcile.money.values import PAYMENT_ID_PATTERN
 from openwebui_billing_reconcile.topup.release import MAX_NOTE
 
@@ -22,11 +22,11 @@ class FindingResponse(_Strict):
     user_id: str | None
     wallet_id: str | None
     amount_kopeks: int | None = Field(
-        description="What the provider holds, paid less refunded; what was credited or ordered where it "
-        "holds nothing or was not asked."
+        description="What the provider holds, paid less refunded; of a refund after the credit, what the "
+        "wallet has beyond that; what was credited or ordered where it holds nothing or was not asked."
     )
     currency: str | None
-    reason: str | None = Field(description="The code of a hold.")
+    reason: str | None = Field(description="The code of a hold, or uncredited.")
     captured_at: str | None = Field(description="The provider's time of capture.")
     releasable: bool = Field(description="Whether POST …/release can credit it.")
 
@@ -63,8 +63,8 @@ class ReleaseRequest(BaseModel):
 
     payment_id: str = Field(pattern=rf"^\s*{PAYMENT_ID_PATTERN}\s*$")
     reason: str = Field(
-        description="Why it is held: one of these.",
-        json_schema_extra={"enum": [reason.value for reason in sorted(RELEASABLE)]},
+        description="The reason that the audit names: one of these.",
+        json_schema_extra={"enum": [UNCREDITED, *(reason.value for reason in sorted(RELEASABLE))]},
     )
     note: str = Field(default="", max_length=MAX_NOTE, description="Why it is released; needed to confirm.")
     confirm: bool = Field(description="false: say what would be done, and write nothing.")

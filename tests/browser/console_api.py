@@ -50,7 +50,7 @@ def findings() -> list[dict[str, Any]]:
         finding("held", HELD, reason="amount_mismatch", releasable=True),
         finding("held", REFUNDED, reason="refunded", releasable=True, amount_kopeks=25_050),
         finding("held", FOREIGN, reason="wallet_foreign", user_id=None),
-        finding("uncredited", UNCREDITED, amount_kopeks=100_000),
+        finding("uncredited", UNCREDITED, reason="uncredited", releasable=True, amount_kopeks=100_000),
         finding("open_too_long", "2e5d7a10-000f-5000-a000-1c2b3d4e5f64", captured_at=None),
     ]
 

@@ -83,7 +83,7 @@ class ConsolePage:
 
     def held(self, payment_id: str) -> Locator:
         """Return the row of a held payment."""
-        return self.section("Held payments").get_by_role("row").filter(has_text=payment_id)
+        return self.section("Held and uncredited payments").get_by_role("row").filter(has_text=payment_id)
 
     def facts(self, where: Locator) -> dict[str, str]:
         """Return the names and values listed there."""

@@ -209,7 +209,7 @@ def test_an_audit_that_breaks_off_is_not_called_complete(console: ConsolePage, a
     status = console.section("Audit").get_by_role("status")
     expect(status).to_contain_text("Payment provider is temporarily unavailable The audit broke off.")
     expect(console.findings).to_have_count(1)
-    expect(console.section("Held payments")).not_to_contain_text("Nothing is held")
+    expect(console.section("Held and uncredited payments")).not_to_contain_text("Nothing is held or")
 
 
 def test_another_audit_at_the_same_time_is_refused_in_the_servers_words(
@@ -271,8 +271,8 @@ def test_a_held_payment_is_previewed_and_released_once(audited: ConsolePage, api
 
 
 def test_only_what_the_server_calls_releasable_can_be_released(audited: ConsolePage) -> None:
-    buttons = audited.section("Held payments").get_by_role("button")
-    expect(buttons).to_have_count(2)
+    buttons = audited.section("Held and uncredited payments").get_by_role("button")
+    expect(buttons).to_have_count(3)
     expect(audited.held(FOREIGN)).to_contain_text("Cannot be released here")
     expect(audited.held(FOREIGN)).to_contain_text("whose is the money?")
 
@@ -283,7 +283,7 @@ def test_observe_mode_is_said_and_releases_nothing(new_console: NewConsole, api:
     expect(console.page.get_by_text("nothing is credited and nothing is canceled")).to_be_visible()
     console.run_audit()
     expect(console.held(HELD)).to_contain_text("Release is off in observe mode")
-    expect(console.section("Held payments").get_by_role("button")).to_have_count(0)
+    expect(console.section("Held and uncredited payments").get_by_role("button")).to_have_count(0)
 
 
 def test_what_somebody_else_released_is_settled(audited: ConsolePage, api: FakeApi) -> None:

@@ -67,11 +67,11 @@ def mixture(user: User) -> dict[str, dict[str, Any]]:
         return usual | {"amount_kopeks": kopeks, "currency": "RUB", "releasable": False} | more
 
     return {
-        given_back: found("refunded_after_credit", 60_000),
+        given_back: found("refunded_after_credit", 40_000),
         unpaid: found("credited_unpaid", 100_000),
         invented: found("credited_unpaid", 100_000),
         differs: found("amount_differs", 100),
-        lost: found("uncredited", 100_000),
+        lost: found("uncredited", 100_000, reason="uncredited", releasable=True),
         short: found("held", 100, reason="amount_mismatch", releasable=True),
         homeless: found("unknown_here", 100_000, wallet_id="gone", reason="wallet_missing", releasable=True),
         forgotten: found("open_too_long", 100_000),

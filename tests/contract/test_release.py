@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from openwebui_billing_reconcile.money.release import UNCREDITED, ReleaseReason
 from openwebui_billing_reconcile.money.rules import HoldReason
 from tests.support.harness.host import Host, Program, User
 from tests.support.harness.postgres import Postgres
@@ -66,6 +67,13 @@ def walletless(user: User) -> str:
     return payment_id
 
 
+def forgotten(user: User) -> str:
+    """In order, and nobody has credited it."""
+    payment_id = paid(user)
+    user.host.simulator.change(payment_id, test=False)
+    return payment_id
+
+
 def marked(user: User) -> str:
     """Marked succeeded, and the ledger has nothing."""
     payment_id = paid(user)
@@ -82,7 +90,7 @@ class Case:
     """How a payment comes to be held, and what a release credits."""
 
     make: Callable[[User], str]
-    reason: HoldReason
+    reason: ReleaseReason
     kopeks: int
 
 
@@ -93,7 +101,11 @@ CASES = [
     Case(walletless, HoldReason.WALLET_MISSING, 100_000),
     Case(marked, HoldReason.SUCCEEDED_WITHOUT_LEDGER, 100_000),
 ]
-each_case = pytest.mark.parametrize("case", CASES, ids=[case.reason.value for case in CASES])
+UNHELD = Case(forgotten, UNCREDITED, 100_000)
+
+
+def each_of(*cases: Case) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=[str(case.reason) for case in cases])
 
 
 def released(response: httpx.Response, user: User, payment_id: str, kopeks: int) -> None:
@@ -125,12 +137,17 @@ def entry_of(user: User, payment_id: str) -> dict[str, Any]:
     return entry
 
 
-@each_case
+@each_of(*CASES)
+def test_what_is_released_is_held_until_then(user: User, case: Case) -> None:
+    assert isinstance(case.reason, HoldReason)
+    answers.held(user.reconcile(case.make(user)), case.reason)
+
+
+@each_of(*CASES, UNHELD)
 def test_each_reason_is_released_once_and_nothing_later_adds_to_it(
     host: Host, user: User, case: Case
 ) -> None:
     payment_id = case.make(user)
-    answers.held(user.reconcile(payment_id), case.reason)
     preview = host.admin.release(payment_id, case.reason, confirm=False, note="")
     assert (preview.json()["credited"], preview.json()["amount_kopeks"]) == (False, case.kopeks)
     assert host.books.entries(payment_id) == []
@@ -145,7 +162,7 @@ def test_each_reason_is_released_once_and_nothing_later_adds_to_it(
     assert payment_id not in {found["payment_id"] for found in host.admin.audit().json()["findings"]}
 
 
-@each_case
+@each_of(*CASES, UNHELD)
 def test_two_workers_at_the_same_moment_release_once(host: Host, user: User, case: Case) -> None:
     payment_id = case.make(user)
     user.balance()
@@ -196,6 +213,9 @@ def test_only_what_is_held_for_exactly_that_reason_is_released(host: Host, user:
         refused(host.admin.release(payment_id, "refunded"), "amount_mismatch")
     refused(host.admin.release(ready, "amount_mismatch"), "not_held")
     refused(host.admin.release(undecided, "amount_mismatch"), "not_held")
+    refused(host.admin.release(undecided, "uncredited"), "not_held")
+    with nothing_written(user, about=payment_id):
+        refused(host.admin.release(payment_id, "uncredited"), "amount_mismatch")
     assert user.balance() == 0
 
 

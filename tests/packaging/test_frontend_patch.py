@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from openwebui_billing_reconcile import errors
+from openwebui_billing_reconcile.money.release import UNCREDITED
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.web import console
 from openwebui_billing_reconcile.web import loader_script as frontend
@@ -86,7 +87,7 @@ def test_the_shipped_console_is_small_and_names_the_licence_of_what_it_contains(
 def test_the_console_explains_each_reason(language: str) -> None:
     texts = json.loads((PATCH / "console" / f"{language}.json").read_text())
     explained = {name.removeprefix("reason.") for name in texts if name.startswith("reason.")}
-    assert explained == {f"{reason.value}{part}" for reason in HoldReason for part in ("", ".look")}
+    assert explained == {f"{reason}{part}" for reason in (UNCREDITED, *HoldReason) for part in ("", ".look")}
 
 
 def test_the_shipped_script_is_small_plain_and_to_be_read() -> None:

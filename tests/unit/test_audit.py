@@ -162,8 +162,8 @@ async def test_where_everything_is_in_order_there_is_nothing_to_look_at(desk: Au
 async def test_each_class_is_found_in_a_mixture(desk: Auditing) -> None:
     mix(desk)
     assert await desk.found() == {
-        "uncredited": ("uncredited", None),
-        "unrecorded": ("uncredited", None),
+        "uncredited": ("uncredited", "uncredited"),
+        "unrecorded": ("uncredited", "uncredited"),
         "held": ("held", "amount_mismatch"),
         "without-ledger": ("held", "succeeded_without_ledger"),
         "refunded": ("refunded_after_credit", None),
@@ -193,12 +193,22 @@ async def test_the_summary_sums_each_class_in_the_hosts_currency(desk: Auditing)
     assert summary["totals"] == {
         "uncredited": {"count": 2, "kopeks": 200_000},
         "held": {"count": 3, "kopeks": 190_000},
-        "refunded_after_credit": {"count": 1, "kopeks": 75_000},
+        "refunded_after_credit": {"count": 1, "kopeks": 25_000},
         "credited_unpaid": {"count": 2, "kopeks": 200_000},
         "amount_differs": {"count": 1, "kopeks": 99_999},
         "open_too_long": {"count": 1, "kopeks": 100_000},
         "unknown_here": {"count": 1, "kopeks": 100_000},
     }
+
+
+async def test_a_refund_that_was_taken_back_by_hand_is_settled(desk: Auditing) -> None:
+    desk.credit("refunded")
+    desk.account.add(payment("refunded", refunded_amount=rub("250.00")))
+    correction = {"type": "adjustment", "amount_kopeks": -25_000}
+    desk.enter("refunded", id="in dollars", reference_type="manual", currency="USD", **correction)
+    assert await desk.found() == {"refunded": ("refunded_after_credit", None)}
+    desk.enter("refunded", id="correction", reference_type="another", **correction)
+    assert await desk.found() == {}
 
 
 async def test_findings_say_whose_they_are_and_come_in_order(desk: Auditing) -> None:
@@ -216,7 +226,9 @@ async def test_findings_say_whose_they_are_and_come_in_order(desk: Auditing) -> 
                 "me",
                 "wallet of me",
                 Money(100_000, "RUB"),
+                reason="uncredited",
                 captured_at=captured_at,
+                releasable=True,
             )
             for payment_id, captured_at in (
                 ("earlier", CAPTURED_AT),
@@ -286,7 +298,7 @@ async def test_a_payment_belongs_to_the_day_of_its_capture(desk: Auditing) -> No
 async def test_one_that_does_not_say_when_it_was_captured_belongs_to_every_day(desk: Auditing) -> None:
     desk.order("undated")
     desk.account.add(payment("undated", captured_at="odd"))
-    assert await desk.found() == {"undated": ("uncredited", None)}
+    assert await desk.found() == {"undated": ("uncredited", "uncredited")}
 
 
 @pytest.mark.parametrize("at", [int(PERIOD.start) - 1, int(PERIOD.end)])
@@ -360,7 +372,7 @@ async def test_a_credited_or_paid_one_is_not_open(desk: Auditing) -> None:
         desk.order(name)
         desk.account.add(payment(name))
     desk.enter("credited")
-    assert await desk.found() == {"paid": ("uncredited", None)}
+    assert await desk.found() == {"paid": ("uncredited", "uncredited")}
 
 
 # --- Pages -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from openwebui_billing_reconcile.money.findings import (
     check_credit,
     find,
 )
-from openwebui_billing_reconcile.money.release import RELEASABLE
+from openwebui_billing_reconcile.money.release import RELEASABLE, UNCREDITED
 from openwebui_billing_reconcile.money.rules import HoldReason, Shop
 from openwebui_billing_reconcile.money.values import (
     LedgerEntry,
@@ -68,20 +68,22 @@ def finding(kind: FindingClass, money: Money | None = RUB, **changes: Any) -> Fi
     return replace(Finding(kind, "x", "me", "w1", money, captured_at=NOON), **changes)
 
 
+def uncredited(**changes: Any) -> Finding:
+    return finding(FindingClass.UNCREDITED, reason=UNCREDITED, releasable=True, **changes)
+
+
 # --- Not credited ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("local", [OPEN, LocalState()], ids=["record", "no record"])
-def test_what_the_sweep_would_credit_is_uncredited(local: LocalState) -> None:
-    assert found(local=local) == finding(FindingClass.UNCREDITED)
+def test_what_adds_up_is_uncredited_and_can_be_released(local: LocalState) -> None:
+    assert found(local=local) == uncredited()
 
 
 def test_without_a_wallet_named_the_owners_own_is_meant() -> None:
     local = LocalState(replace(RECORD, wallet_id=None))
-    assert found(local=local) == finding(FindingClass.UNCREDITED)
-    assert found(local=local, wallet=None, own_wallet=None) == finding(
-        FindingClass.UNCREDITED, wallet_id=None
-    )
+    assert found(local=local) == uncredited()
+    assert found(local=local, wallet=None, own_wallet=None) == uncredited(wallet_id=None)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +113,19 @@ def test_what_the_answer_does_not_say_is_no_amount() -> None:
     assert found(paid(malformed=frozenset({"refunded_amount"}))) == expected
 
 
-def test_what_was_refunded_whole_cannot_be_released() -> None:
-    expected = finding(FindingClass.HELD, Money(0, "RUB"), reason="refunded")
-    assert found(paid(refunded=RUB)) == expected
+@pytest.mark.parametrize(
+    ("local", "wallet"), [(OPEN, MINE), (LocalState(), None), (LocalState(CREDITED.record), MINE)]
+)
+def test_what_was_refunded_whole_and_never_credited_needs_nobody(
+    local: LocalState, wallet: Wallet | None
+) -> None:
+    assert found(paid(refunded=RUB), local, wallet) is NoFinding.FINE
+
+
+def test_what_was_refunded_whole_and_credited_elsewhere_does() -> None:
+    elsewhere = LocalState(RECORD, (replace(ENTRY, wallet_id="w2"),))
+    expected = finding(FindingClass.HELD, Money(0, "RUB"), reason="credited_elsewhere")
+    assert found(paid(refunded=RUB), elsewhere) == expected
 
 
 def test_what_is_held_for_two_reasons_cannot_be_released() -> None:
@@ -156,8 +168,28 @@ def test_what_was_credited_as_paid_is_fine() -> None:
 
 @pytest.mark.parametrize("refunded", [FIRST_KOPEK, RUB])
 def test_what_was_refunded_after_its_credit_is_found(refunded: Money) -> None:
-    held = Money(100_000 - refunded.kopeks, "RUB")
-    assert found(paid(refunded=refunded), CREDITED) == finding(FindingClass.REFUNDED_AFTER_CREDIT, held)
+    assert found(paid(refunded=refunded), CREDITED) == finding(FindingClass.REFUNDED_AFTER_CREDIT, refunded)
+
+
+@pytest.mark.parametrize("credit", [ENTRY, replace(ENTRY, release_id="r1")], ids=["credited", "released"])
+def test_what_is_left_of_it_after_a_correction_by_hand_is_found(credit: LedgerEntry) -> None:
+    refunded = paid(refunded=Money(60_000, "RUB"))
+    local = replace(CREDITED, topups=(credit,))
+
+    def corrected(by: int) -> Finding | NoFinding:
+        return find(refunded, AuditedState("me", local, adjusted_kopeks=by), SHOP)
+
+    assert corrected(-60_000) is NoFinding.FINE
+    left = finding(FindingClass.REFUNDED_AFTER_CREDIT, Money(20_000, "RUB"))
+    assert corrected(-40_000) == left
+    twice = finding(FindingClass.REFUNDED_AFTER_CREDIT, Money(160_000, "RUB"))
+    assert corrected(100_000) == twice
+
+
+def test_a_correction_of_more_than_was_refunded_is_found() -> None:
+    state = AuditedState("me", CREDITED, adjusted_kopeks=-60_001)
+    expected = finding(FindingClass.AMOUNT_DIFFERS, Money(40_000, "RUB"))
+    assert find(paid(refunded=Money(60_000, "RUB")), state, SHOP) == expected
 
 
 @pytest.mark.parametrize("amount", [Money(99_999, "RUB"), Money(100_001, "RUB"), Money(100_000, "USD")])
@@ -222,15 +254,15 @@ def test_what_was_released_is_settled(payment: ProviderPayment) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refunded", "held"),
+    ("refunded", "excess"),
     [
-        (Money(40_001, "RUB"), Money(59_999, "RUB")),
-        (RUB, Money(0, "RUB")),
+        (Money(40_001, "RUB"), FIRST_KOPEK),
+        (RUB, Money(60_000, "RUB")),
         (Money(1, "USD"), None),
     ],
 )
-def test_what_was_refunded_after_its_release_is_found(refunded: Money, held: Money | None) -> None:
-    expected = finding(FindingClass.REFUNDED_AFTER_CREDIT, held, wallet_id="w2")
+def test_what_was_refunded_after_its_release_is_found(refunded: Money, excess: Money | None) -> None:
+    expected = finding(FindingClass.REFUNDED_AFTER_CREDIT, excess, wallet_id="w2")
     assert found(paid(refunded=refunded), LocalState(RECORD, (RELEASED,))) == expected
 
 

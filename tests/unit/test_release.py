@@ -35,7 +35,7 @@ from openwebui_billing_reconcile.topup import release
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
 from openwebui_billing_reconcile.topup.resources import Resources
-from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub
+from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub, unpaid
 from tests.unit.desk import Desk, until
 from tests.unit.stub_host import LEDGER_KEY, WALLET_LEDGER_KEY, StubHost
 
@@ -127,7 +127,7 @@ async def office(host: StubHost) -> Office:
 
 @pytest.mark.parametrize("reason", [None, "", "other", "AMOUNT_MISMATCH", 1, ["refunded"], {}, True])
 def test_the_reason_must_be_a_known_one(reason: object) -> None:
-    with pytest.raises(InvalidReleaseError, match="reason must be the code of a hold"):
+    with pytest.raises(InvalidReleaseError, match="reason must be the code that the audit names"):
         ReleaseOrder.parse("pay-1", reason, "note", "admin", confirm=True)
 
 
@@ -447,6 +447,15 @@ async def test_a_payment_that_nothing_holds_is_not_released(office: Office) -> N
     office.account.add(payment())
     for reason in HoldReason:
         assert await office.refused(reason.value) == "not_held"
+
+
+async def test_what_is_undecided_is_not_released_as_uncredited(office: Office) -> None:
+    office.account.add(unpaid("pay-1", "pending"))
+    assert await office.refused("uncredited") == "not_held"
+
+
+async def test_what_is_held_is_not_released_as_uncredited(office: Office) -> None:
+    assert await office.refused("uncredited") == "amount_mismatch"
 
 
 async def test_the_refusal_says_how_it_is_held_now(office: Office) -> None:

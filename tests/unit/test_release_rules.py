@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openwebui_billing_reconcile.money.release import RELEASABLE, NotHeld, decide_release
+from openwebui_billing_reconcile.money.release import (
+    RELEASABLE,
+    UNCREDITED,
+    NotHeld,
+    ReleaseReason,
+    decide_release,
+)
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
     Credit,
@@ -54,6 +60,7 @@ DONE = LocalState(replace(RECORD, status="succeeded"))
 NAMES = frozenset({"metadata.amount_kopeks", "metadata.wallet_id"})
 
 Release = Decision | NotHeld
+REASONS: list[ReleaseReason] = [UNCREDITED, *HoldReason]
 
 
 def paid(**changes: Any) -> ProviderPayment:
@@ -61,7 +68,7 @@ def paid(**changes: Any) -> ProviderPayment:
 
 
 def release(
-    reason: HoldReason,
+    reason: ReleaseReason,
     payment: ProviderPayment = PAID,
     local: LocalState = OPEN,
     wallet: Wallet | None = MINE,
@@ -133,6 +140,11 @@ def test_what_nothing_holds_is_not_released(local: LocalState) -> None:
         assert release(reason, PAID, local) == NotHeld()
 
 
+@pytest.mark.parametrize("status", ["pending", "waiting_for_capture", "canceled"])
+def test_what_is_not_paid_is_not_uncredited(status: str) -> None:
+    assert release(UNCREDITED, paid(status=status, paid=False)) == NotHeld()
+
+
 HELD: dict[HoldReason, tuple[ProviderPayment, LocalState, Wallet | None]] = {
     HoldReason.NOT_A_TOPUP: (PAID, LocalState(replace(RECORD, kind="subscription")), MINE),
     HoldReason.CREDITED_ELSEWHERE: (PAID, LocalState(RECORD, (LedgerEntry("e", "me", "w2", RUB),)), MINE),
@@ -163,7 +175,7 @@ def test_there_is_one_for_each_reason() -> None:
 @pytest.mark.parametrize("held", HoldReason)
 def test_only_the_reason_it_is_held_for_releases_it_and_only_if_it_may_be(held: HoldReason) -> None:
     payment, local, wallet = HELD[held]
-    for named in HoldReason:
+    for named in REASONS:
         decision = release(named, payment, local, wallet)
         if named is held and held in RELEASABLE:
             assert isinstance(decision, Credit)
@@ -251,13 +263,14 @@ def test_what_is_credited_is_not_credited_again() -> None:
     entry = LedgerEntry("e1", "me", "w1", RUB, release_id="r1")
     for record in (RECORD, DONE.record, None):
         credited = LocalState(record, (entry,))
-        for reason in HoldReason:
+        for reason in REASONS:
             assert release(reason, local=credited) == AlreadyCredited(entry)
 
 
 def test_somebody_elses_is_not_released_to_one() -> None:
     for reason, (payment, local, wallet) in HELD.items():
         assert release(reason, payment, local, wallet, user_id="somebody") == NotOwned()
+    assert release(UNCREDITED, user_id="somebody") == NotOwned()
 
 
 # --- Properties ------------------------------------------------------------------------------------------
@@ -303,22 +316,25 @@ STATES = st.builds(
 )
 WALLETS = st.none() | st.builds(Wallet, WALLET_IDS, USERS, CURRENCIES)
 SHOPS = st.builds(Shop, st.sampled_from([None, "100500"]), st.booleans(), CURRENCIES)
-REASONS = st.sampled_from(HoldReason)
 
 
-@given(PAYMENTS, STATES, WALLETS, WALLETS, SHOPS, REASONS)
+@given(PAYMENTS, STATES, WALLETS, WALLETS, SHOPS, st.sampled_from(REASONS))
 def test_a_release_credits_only_what_is_held_paid_and_the_owners(
     payment: ProviderPayment,
     local: LocalState,
     wallet: Wallet | None,
     own: Wallet | None,
     shop: Shop,
-    reason: HoldReason,
+    reason: ReleaseReason,
 ) -> None:
     current = decide(payment, local, wallet, "me", shop)
     decision = decide_release(payment, local, wallet, own, "me", shop, reason)
     if not isinstance(decision, Credit):
         return
+    if reason == UNCREDITED:
+        assert decision == current
+        return
+    assert isinstance(reason, HoldReason)
     assert current == Hold(reason)
     assert reason in RELEASABLE
     assert payment.status == "succeeded"
@@ -353,7 +369,7 @@ def test_at_most_one_reason_releases_a_payment(
 ) -> None:
     released = [
         reason
-        for reason in HoldReason
+        for reason in REASONS
         if isinstance(decide_release(payment, local, wallet, own, "me", shop, reason), Credit)
     ]
     assert len(released) <= 1
