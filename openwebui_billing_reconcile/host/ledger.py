@@ -24,8 +24,8 @@ from openwebui_billing_reconcile.money.values import (
     Wallet,
 )
 
+from .database_locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .entry_watch import EntryWatch
-from .locks import bounded_lock_waits, is_lock_timeout, lock_sqlite
 from .open_webui import OpenWebUIHost
 from .reader import LedgerReader
 from .requirements import AUTO_TOPUP, AUTO_TOPUP_FAILURE, FAIL_COUNT

@@ -25,7 +25,7 @@ from sqlalchemy import insert, select, update
 
 from openwebui_billing_reconcile.concurrency import KeyedLock, SerialThread, TaskSet
 from openwebui_billing_reconcile.errors import StillBeingCheckedError
-from openwebui_billing_reconcile.host import locks
+from openwebui_billing_reconcile.host import database_locks
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money import values
 from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide, decide_locally
@@ -242,7 +242,7 @@ def _no_repair_timeout() -> Iterator[Patch]:
 
 def _no_lock_timeout() -> Iterator[Patch]:
     """A row of PostgreSQL is waited for however long that takes."""
-    yield locks, "LOCK_TIMEOUT", int(ENDLESS)
+    yield database_locks, "LOCK_TIMEOUT", int(ENDLESS)
 
 
 def _short_reply_timeout() -> Iterator[Patch]:
