@@ -32,8 +32,8 @@ from openwebui_billing_reconcile.money.rules import Shop
 from openwebui_billing_reconcile.provider.client import OnQuery, ProviderClient, ignore_query
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
 from openwebui_billing_reconcile.provider.once_a_day import OnceADay
-from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
+from openwebui_billing_reconcile.provider.user_rate_limit import RateLimiter
 from openwebui_billing_reconcile.settings import Settings
 
 from .events import EventDispatcher

@@ -6,8 +6,8 @@ import limits
 import pytest
 
 from openwebui_billing_reconcile.errors import RateLimitedError
-from openwebui_billing_reconcile.provider.rate_limit import RateLimiter
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
+from openwebui_billing_reconcile.provider.user_rate_limit import RateLimiter
 
 HOUR = 3600.0
 

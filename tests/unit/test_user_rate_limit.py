@@ -16,11 +16,11 @@ import pytest
 from openwebui_billing_reconcile.errors import RateLimitedError, TemporarilyUnavailableError
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import ENV
-from openwebui_billing_reconcile.provider import rate_limit
+from openwebui_billing_reconcile.provider import user_rate_limit
 from openwebui_billing_reconcile.provider.client import ProviderClient
 from openwebui_billing_reconcile.provider.cooldown import MAX_COOLDOWN, Cooldown
-from openwebui_billing_reconcile.provider.rate_limit import MAX_USERS, RateLimiter
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
+from openwebui_billing_reconcile.provider.user_rate_limit import MAX_USERS, RateLimiter
 from tests.support.harness.rate_limits import HOUR, Clock, granted, limiter, retry_after
 
 
@@ -92,7 +92,7 @@ async def test_a_wall_clock_that_is_set_changes_nothing(step: float, monkeypatch
 async def test_the_user_idle_longest_is_forgotten_first(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rate_limit, "MAX_USERS", 100)
+    monkeypatch.setattr(user_rate_limit, "MAX_USERS", 100)
     budget = limiter("1/minute", clock)
     await budget.hit("idle")
     await budget.hit("busy")
