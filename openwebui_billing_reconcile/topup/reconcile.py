@@ -213,7 +213,7 @@ class Reconciler:
         complete = partial(self._settlement.complete, call, local, entry, SUCCEEDED)
         if not needs_repair(local):
             return complete()
-        if not shared.user_locks.locked(call.user_id):
+        if not shared.user_write_locks.locked(call.user_id):
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPAIR_TIMEOUT):
                     return await shared.tasks.run(shared.write(call.user_id, complete))

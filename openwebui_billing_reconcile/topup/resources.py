@@ -60,7 +60,7 @@ class LoopResources:
         self.provider = ProviderClient(deadline, cooldown=cooldown, on_query=on_query)
         self.tasks = TaskSet()
         self.single_flight = SingleFlight(self.tasks)
-        self.user_locks = KeyedLock()
+        self.user_write_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
         self.settling = InFlight()
         self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
@@ -75,7 +75,7 @@ class LoopResources:
         async with AsyncExitStack() as held:
             try:
                 async with asyncio.timeout(REPLY_TIMEOUT):
-                    await held.enter_async_context(self.user_locks(user_id))
+                    await held.enter_async_context(self.user_write_locks(user_id))
                     await held.enter_async_context(self.thread.slot())
             except TimeoutError:
                 raise StillBeingCheckedError from None
