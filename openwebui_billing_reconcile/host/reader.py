@@ -65,24 +65,22 @@ class LedgerReader:
         with self._tables.session() as session:
             return self._read(session, payment_id)
 
-    def read_with_wallet(
-        self, payment_id: str, payment: ProviderPayment, user_id: str
-    ) -> tuple[LocalState, Wallet | None]:
+    def read_with_wallet(self, payment: ProviderPayment, user_id: str) -> tuple[LocalState, Wallet | None]:
         """Return the same, and the wallet that ``payment`` would be credited to.
 
         That is the wallet named, or where none is named the user's own in the payment's currency. Nobody
         else's payment leads to a wallet.
         """
         with self._tables.session() as session:
-            local = self._read(session, payment_id)
+            local = self._read(session, payment.id)
             return local, self._wallet_for(session, payment, local, user_id)
 
     def read_with_wallets(
-        self, payment_id: str, payment: ProviderPayment, user_id: str
+        self, payment: ProviderPayment, user_id: str
     ) -> tuple[LocalState, Wallet | None, Wallet | None]:
         """Return the same, and besides the user's own wallet in the payment's currency."""
         with self._tables.session() as session:
-            local = self._read(session, payment_id)
+            local = self._read(session, payment.id)
             wallet = self._wallet_for(session, payment, local, user_id)
             if payment.amount is None:
                 return local, wallet, None

@@ -250,7 +250,7 @@ class Audit:
                 return AuditedState(owner, local, adjusted_kopeks=adjusted)
             case AlreadyCredited():
                 return AuditedState(owner, local)
-        return AuditedState(owner, *reader.read_with_wallets(payment.id, payment, owner))
+        return AuditedState(owner, *reader.read_with_wallets(payment, owner))
 
     async def _check_entries(self) -> AsyncIterator[None]:
         pages = self._sources.reader.credited_topups(self._period.start, self._period.end, _PAGE)

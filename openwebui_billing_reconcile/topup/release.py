@@ -144,7 +144,7 @@ class Releaser:
         self, order: ReleaseOrder, payment: ProviderPayment, user_id: str, shop: Shop
     ) -> tuple[LocalState, Credit]:
         with database_errors(f"payment={payment.id}"):
-            local, wallet, own_wallet = self._ledger.read_with_wallets(payment.id, payment, user_id)
+            local, wallet, own_wallet = self._ledger.read_with_wallets(payment, user_id)
         match decide_release(payment, local, wallet, own_wallet, user_id, shop, order.reason):
             case Credit() as credit:
                 return local, credit

@@ -111,7 +111,7 @@ class Settlement:
 
     def _settle_known(self, call: ReconcileCall, payment: ProviderPayment, shop: Shop) -> ReconcileResult:
         with database_errors(f"payment={call.payment_id}"):
-            local, wallet = self._ledger.read_with_wallet(call.payment_id, payment, call.user_id)
+            local, wallet = self._ledger.read_with_wallet(payment, call.user_id)
         match decide(payment, local, wallet, call.user_id, shop):
             case AlreadyCredited(entry):
                 return self.complete(call, local, entry, payment.status, payment.captured_at)

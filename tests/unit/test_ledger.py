@@ -286,7 +286,7 @@ def provider_says(**changes: Any) -> ProviderPayment:
 
 def wallet_for(books: Books, user_id: str = "me", **changes: Any) -> Wallet | None:
     """Return the wallet that the payment would be credited to, beside the same state as without it."""
-    local, wallet = books.ledger.read_with_wallet("pay-1", provider_says(**changes), user_id)
+    local, wallet = books.ledger.read_with_wallet(provider_says(**changes), user_id)
     assert local == books.ledger.read("pay-1")
     return wallet
 

@@ -85,7 +85,7 @@ def database_error() -> OperationalError:
 def test_a_credit_is_written_proved_and_reported(settle: Settling) -> None:
     assert settle() == ReconcileResult("x", "succeeded", "succeeded", credited=True)
     assert settle.ledger.mock_calls == [
-        call.read_with_wallet("x", PAID, "me"),
+        call.read_with_wallet(PAID, "me"),
         call.credit(SERVICE, "x", WALLET, RUB, METADATA),
         call.read("x"),
         call.take_entered(ENTRY),
@@ -157,7 +157,7 @@ def test_a_wallet_that_nobody_names_is_created(settle: Settling) -> None:
     assert settle().credited
     assert settle.ledger.mock_calls[1:5] == [
         call.create_wallet("me", "RUB"),
-        call.read_with_wallet("x", PAID, "me"),
+        call.read_with_wallet(PAID, "me"),
         call.credits_without_wallet(),
         call.credit(SERVICE, "x", WALLET, RUB, METADATA),
     ]
