@@ -103,10 +103,10 @@ class LedgerReader:
         rows_of = defaultdict(list)
         for row in rows:
             rows_of[row.payment_id].append(row)
-        return {
-            payment_id: LocalState(_record(found[0]), tuple(_topups(found))) if found else LocalState()
-            for payment_id, found in ((payment_id, rows_of[payment_id]) for payment_id in payment_ids)
-        }
+        states = {payment_id: LocalState() for payment_id in payment_ids}
+        for payment_id, found in rows_of.items():
+            states[payment_id] = LocalState(_record(found[0]), tuple(_topups(found)))
+        return states
 
     def wallets(self, wallet_ids: Sequence[str]) -> dict[str, Wallet]:
         """Return the wallets that exist, by their ids."""
