@@ -122,6 +122,11 @@ def _attach(undo: ExitStack) -> Report:
     own = OwnReconcile(host)
     stays = own.exists and not settings.take_over
     plugins.load(settings.blocked_plugins)
+    if BUILTIN not in plugins.names:
+        raise _NotAttachedError(
+            State.INCOMPATIBLE,
+            f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
+        )
     routes: list[str] = []
     methods: list[str] = []
     for name in plugins.names:
@@ -135,11 +140,6 @@ def _attach(undo: ExitStack) -> Report:
         else:
             routes += contribution.route_names
             methods += contribution.methods
-    if BUILTIN not in plugins.names:
-        raise _NotAttachedError(
-            State.INCOMPATIBLE,
-            f"our own plugin is broken: {plugins.broken.get(BUILTIN, 'not registered')}",
-        )
     what = f"{', '.join(routes)}; BillingService.{', '.join(methods)}; {settings.words}"
     why = f"{what}; {own.words(stays=stays)}plugins: {', '.join(plugins.names)}"
     state = State.BESIDE if stays else State.ATTACHED

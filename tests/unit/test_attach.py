@@ -14,6 +14,7 @@ from pytest_mock import MockerFixture
 from openwebui_billing_reconcile import attach, detach
 from openwebui_billing_reconcile.attachment.attach import Report, State, report_no_billing
 from openwebui_billing_reconcile.attachment.own_reconcile import METHOD
+from openwebui_billing_reconcile.attachment.plugins import Plugins
 from openwebui_billing_reconcile.hookspecs import PROJECT
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES
 from tests.unit.conftest import InstallPlugin
@@ -282,10 +283,11 @@ def test_where_the_host_shows_warnings_only_the_line_is_a_warning(
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
-def test_without_our_own_plugin_nothing_of_others_stays(
+def test_without_our_own_plugin_no_others_is_asked_for_anything(
     host: StubHost, install_plugin: InstallPlugin, mocker: MockerFixture
 ) -> None:
     install_plugin("extra", EXTRA)
+    asked = mocker.spy(Plugins, "billing_service_methods")
     mocker.patch.dict(sys.modules, {f"{PROJECT}.attachment.builtin": None})
     host.load()
     before = host.looks()
@@ -293,6 +295,7 @@ def test_without_our_own_plugin_nothing_of_others_stays(
     assert report.state is State.INCOMPATIBLE
     assert report.why.startswith("our own plugin is broken: ModuleNotFoundError")
     assert host.looks() == before
+    asked.assert_not_called()
 
 
 def test_a_fault_of_our_own_plugin_is_one_line(
