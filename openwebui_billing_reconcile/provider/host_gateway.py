@@ -15,10 +15,9 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway
 
-_MAX_ERROR_CHARACTERS = 4096
+from .cooldown import DEFAULT_COOLDOWN
 
-PAUSE_SECONDS = 5.0
-"""The pause after a 429 that does not say how long."""
+_MAX_ERROR_CHARACTERS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,7 @@ def is_test_key(secret_key: object) -> bool | None:
     return str(secret_key).startswith("test_") if secret_key else None
 
 
-def error_for_status(status: int | None, pause: float = PAUSE_SECONDS) -> GatewayError:
+def error_for_status(status: int | None, pause: float = DEFAULT_COOLDOWN) -> GatewayError:
     """The error for an HTTP status of the provider; ``None``: there was no answer with a status."""
     if status == 404:
         return PaymentNotFoundError("the provider does not know this payment")
@@ -91,9 +90,9 @@ def parse_retry_after(text: object) -> float:
     body = _json(text)
     milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-        return PAUSE_SECONDS
+        return DEFAULT_COOLDOWN
     if not 0 <= milliseconds <= 3_600_000:  # also NaN, which JSON as Python reads it can hold
-        return PAUSE_SECONDS
+        return DEFAULT_COOLDOWN
     return milliseconds / 1000
 
 
