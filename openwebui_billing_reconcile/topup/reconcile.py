@@ -176,8 +176,8 @@ class Reconciler:
             if call.way is Way.SWEEP
             else partial(self._resources.rate_limiter.hit, call.user_id)
         )
-        is_owned = local.record is not None
-        if not is_owned:
+        has_record = local.record is not None
+        if not has_record:
             # It costs a unit whether or not a query is sent for it, so that nobody learns from the price
             # whether an id exists.
             await hit()
@@ -186,7 +186,7 @@ class Reconciler:
         return await shared.provider.fetch(
             gateway,
             call.payment_id,
-            on_new_query=hit if is_owned else charge_nothing,
+            on_new_query=hit if has_record else charge_nothing,
             max_age=REPLY_TIMEOUT if is_settling else ANSWER_TTL,
         )
 
