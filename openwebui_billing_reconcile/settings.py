@@ -152,8 +152,7 @@ class Settings:
     """The flags as read. All rates of ``rate_limit`` hold.
 
     ``accept_test_payments`` is ``None`` for ``auto``: only in a test shop. ``sweep_seconds`` is the time
-    from one pass to the next. ``take_over``: replace a reconcile
-    that the host has of its own.
+    from one pass to the next. ``take_over``: replace a reconcile that the host has of its own.
     """
 
     enabled: bool = ENABLED.default
