@@ -107,7 +107,9 @@ def billing_service_methods(host: OpenWebUIHost) -> Mapping[str, Callable[..., A
         id, ``PermissionError`` for a payment not proved to be the user's, ``RuntimeError`` for the rest; see
         ``openwebui_billing_reconcile.errors``.
         """
-        return asdict(await reconciler.reconcile(service, user_id, payment_id))
+        fields = asdict(await reconciler.reconcile(service, user_id, payment_id))
+        del fields["is_new"]  # it is for the sweep's counts
+        return fields
 
     async def reconcile_pending_topups(service: Any, user_id: str) -> dict[str, list[dict[str, object]]]:
         """Do so for the user's pending top-ups of the last 24 hours, the newest five.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -307,13 +307,15 @@ class ReconcileResult:
 
     ``provider_status`` is the provider's, or ``succeeded`` where a proved credit made asking needless;
     ``payment_status`` is the local record's, ``None`` where there is no record; ``credited`` is true only
-    when the ledger holds this payment's credit.
+    when the ledger holds this payment's credit. ``is_new``: a call of ours has just credited it, or has had
+    the host record the cancellation; else it was so before, or others did it, or nothing has been done.
     """
 
     payment_id: str
     provider_status: str
     payment_status: str | None
     credited: bool
+    is_new: bool = field(default=False, compare=False)  # it is no part of the state
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.hookspecs import ListingGateway, Way
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
-from openwebui_billing_reconcile.money.values import CANCELED, OpenTopup, ReconcileResult
+from openwebui_billing_reconcile.money.values import OpenTopup, ReconcileResult
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 
 from .captured import captured_pages
@@ -77,7 +77,8 @@ _MAX_REMEMBERED: Final = 10_000
 class Pass:
     """What one pass did. ``began_at`` is in epoch seconds, ``seconds`` how long it took.
 
-    ``is_complete``: the provider's list was read to its end, and open top-ups were asked about.
+    ``credited`` and ``canceled`` count what was written. ``is_complete``: the provider's list was read to its
+    end, and open top-ups were asked about.
     """
 
     began_at: float
@@ -239,8 +240,9 @@ class Sweep:
             done.failed += 1
             self._log_failure(error)
             return error.retry_after is None  # else it is no attempt: asking again can help
-        done.credited += result.credited
-        done.canceled += result.payment_status == CANCELED
+        if result.is_new:
+            done.credited += result.credited
+            done.canceled += not result.credited
         return True
 
     def _log_failure(self, error: Exception) -> None:

@@ -141,12 +141,13 @@ class Settlement:
         A status that a crash or a late notification left behind is put right. Whether that works does not
         change the answer. Blocks only where ``needs_repair``.
         """
-        if self._ledger.take_entered(entry):
+        is_new = self._ledger.take_entered(entry)
+        if is_new:
             way = Way.RELEASE if entry.release_id else call.way
             self._events.credited(call.payment_id, entry, way, captured_at)
         if needs_repair(local):
             local = self._mark_succeeded(call) or local
-        return _result(call, local, provider_status, credited=True)
+        return _result(call, local, provider_status, credited=True, is_new=is_new)
 
     def _settle_unknown(self, call: ReconcileCall) -> ReconcileResult:
         local = self.read(call)
@@ -220,7 +221,7 @@ class Settlement:
         decision = decide_locally(local, call.user_id)
         if isinstance(decision, AlreadyCredited):
             return self.complete(call, local, decision.entry, CANCELED)
-        return _result(call, local, CANCELED)
+        return _result(call, local, CANCELED, is_new=has_changed)
 
     def _mark_succeeded(self, call: ReconcileCall) -> LocalState | None:
         return mark_succeeded(self._ledger, call.payment_id)
@@ -275,9 +276,14 @@ def needs_repair(local: LocalState) -> bool:
 
 
 def _result(
-    call: ReconcileCall, local: LocalState, provider_status: str, *, credited: bool = False
+    call: ReconcileCall,
+    local: LocalState,
+    provider_status: str,
+    *,
+    credited: bool = False,
+    is_new: bool = False,
 ) -> ReconcileResult:
-    return ReconcileResult(call.payment_id, provider_status, local.status, credited)
+    return ReconcileResult(call.payment_id, provider_status, local.status, credited, is_new)
 
 
 @contextmanager

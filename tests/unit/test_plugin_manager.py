@@ -366,7 +366,12 @@ async def test_another_gateway_is_asked_instead_of_ours_and_listeners_hear_of_it
     host.add_payment(user_id="u1")
     attach()
     answer = await host.module(BILLING).billing_service.reconcile_topup_payment("u1", "pay-1")
-    assert answer["credited"] is True
+    assert answer == {
+        "payment_id": "pay-1",
+        "provider_status": "succeeded",
+        "payment_status": "succeeded",
+        "credited": True,
+    }
     event, thread = sys.modules["plugin_listener"].HEARD.get(timeout=10)
     assert event == TopupEvent("credited", "pay-1", "u1", Way.RETURN, event.at, "w1", 100_000, "RUB")
     assert thread is not threading.main_thread()

@@ -287,6 +287,14 @@ def test_a_payment_that_is_not_proved_to_be_the_users_is_not_owned(settle: Settl
     assert not settle.events.mock_calls
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+def test_only_what_a_call_of_ours_wrote_is_new(settle: Settling, *, is_ours: bool) -> None:
+    settle.ledger.take_entered.return_value = settle.ledger.cancel.return_value = is_ours
+    assert settle().is_new is is_ours
+    settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))
+    assert settle(CANCELED).is_new is is_ours
+
+
 def test_a_cancellation_that_is_recorded_is_reported(settle: Settling) -> None:
     settle.ledger.cancel.return_value = True
     settle.ledger.read.return_value = LocalState(replace(RECORD, status="canceled"))

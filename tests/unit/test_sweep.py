@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from openwebui_billing_reconcile.host.requirements import BILLING_ROUTER, DB, TA
 from openwebui_billing_reconcile.operate import captured, sweep
 from openwebui_billing_reconcile.operate.election import Election
 from openwebui_billing_reconcile.operate.sweep import DAY, HOUR, LOOK_BACK, MINUTE, OVERLAP, Sweep
-from openwebui_billing_reconcile.settings import Settings
+from openwebui_billing_reconcile.settings import MODE, Settings
 from openwebui_billing_reconcile.topup import backlog, reconcile
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
@@ -102,8 +102,10 @@ class Sweeping(Desk):
         self.stub = stub
         self.restart()
 
-    def restart(self) -> None:
-        """Begin anew, as after a restart of the host."""
+    def restart(self, environ: Mapping[str, str] | None = None) -> None:
+        """Begin anew, as after a restart of the host, with these flags if any are named."""
+        if environ is not None:
+            self.reconciler = Reconciler(Resources(self.host, Settings.read(environ)))
         self.sweep = Sweep(self.host, self.reconciler, INTERVAL)
 
     def status(self, payment_id: str) -> str:
@@ -418,6 +420,34 @@ async def test_what_the_provider_canceled_is_closed(desk: Sweeping, caplog: pyte
     assert "Top-up sweep: credited=0 canceled=1" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("record", "provider"), [("canceled", "succeeded"), ("pending", "succeeded"), ("pending", "canceled")]
+)
+async def test_what_is_only_observed_is_not_counted(
+    desk: Sweeping, caplog: pytest.LogCaptureFixture, record: str, provider: str
+) -> None:
+    desk.restart({MODE.name: "observe"})
+    desk.add_payment(age=2 * HOUR, status=record)
+    desk.provider.items = [payment("pay-1")] if provider == "succeeded" else []
+    desk.provider.found["pay-1"] = payment("pay-1", provider)
+    done = await desk.sweep.make_pass()
+    assert (done.credited, done.canceled, desk.status("pay-1")) == (0, 0, record)
+    assert "Top-up would be " in caplog.text
+    assert "Top-up sweep: " not in caplog.text
+
+
+async def test_what_others_settled_is_not_counted(desk: Sweeping) -> None:
+    desk.add_payment(status="canceled")
+    desk.provider.items = [payment("pay-1")]
+    assert (await desk.sweep.make_pass()).credited == 1
+    with desk.host.session() as session:  # so that there is a status to be put right
+        session.execute(desk.host.table("Payment").update().values(status="canceled"))
+        session.commit()
+    done = await desk.sweep.make_pass()
+    assert (done.listed, done.credited, done.canceled) == (1, 0, 0)
+    assert desk.status("pay-1") == "succeeded"
+
+
 async def test_what_the_provider_does_not_know_is_never_marked_canceled(desk: Sweeping) -> None:
     desk.add_payment(age=2 * HOUR)
     for _ in range(2):
@@ -460,9 +490,7 @@ async def test_what_can_never_be_asked_about_takes_no_others_place(desk: Sweepin
 
 
 async def test_they_cost_nobodys_rate_limit(desk: Sweeping) -> None:
-    settings = Settings.read({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1/minute"})
-    desk.reconciler = Reconciler(Resources(desk.host, settings))
-    desk.restart()
+    desk.restart({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1/minute"})
     for number in range(5):
         desk.add_payment(f"pay-{number}", age=2 * HOUR)
         desk.provider.found[f"pay-{number}"] = payment(f"pay-{number}")
