@@ -151,9 +151,9 @@ class Sweep:
         is_throttled = False
         try:
             if self._host.wallet_enabled:
-                await self._settle_captured(done)
+                is_list_read = await self._settle_captured(done)
                 await self._ask_about_open(done)
-            done.is_complete = True
+                done.is_complete = is_list_read
         except Exception as error:  # noqa: BLE001 - see the docstring
             is_throttled = isinstance(error, ProviderThrottledError)
             self._log_failure(error)
@@ -164,16 +164,20 @@ class Sweep:
         self._on_pass(done)
         return done
 
-    async def _settle_captured(self, done: Pass) -> None:
-        """Go through the provider's list of what was captured since the last pass."""
+    async def _settle_captured(self, done: Pass) -> bool:
+        """Go through the provider's list of what was captured since the last pass.
+
+        Returns whether there is such a list.
+        """
         gateway = self._host.hook.payment_gateway(host=self._host, payment_id="")
         if not isinstance(gateway, ListingGateway):
-            return
+            return False
         watermark = done.began_at - LOOK_BACK if self._watermark is None else self._watermark
         async for items in self._batches(gateway, watermark - OVERLAP):
             await self._settle_listed(gateway, items, done)
         # What failed is listed again, unless it has failed for as long as the first pass looks back.
         self._watermark = max(watermark, done.began_at - LOOK_BACK) if done.failed else done.began_at
+        return True
 
     async def _batches(self, gateway: ListingGateway, since: float) -> AsyncIterator[list[object]]:
         """Yield what is listed, as much as is looked up at once; also what precedes a page that fails."""

@@ -583,8 +583,19 @@ async def test_a_pass_that_did_nothing_is_not_logged_and_one_that_did_is_one_lin
 async def test_without_wallets_nothing_is_asked(desk: Sweeping) -> None:
     desk.stub.module(BILLING_ROUTER).ENABLE_BILLING_WALLET = False
     desk.add_payment(age=2 * HOUR)
-    await desk.sweep.make_pass()
-    assert (desk.provider.lists, desk.provider.queries) == ([], [])
+    done = await desk.sweep.make_pass()
+    assert (done.is_complete, desk.provider.lists, desk.provider.queries) == (False, [], [])
+
+
+async def test_only_a_pass_that_read_the_list_to_its_end_is_complete(
+    desk: Sweeping, mocker: MockerFixture
+) -> None:
+    assert (await desk.sweep.make_pass()).is_complete
+    no_gateway = mocker.patch.object(desk.provider, "payment_gateway", return_value=None)
+    assert not (await desk.sweep.make_pass()).is_complete
+    mocker.stop(no_gateway)
+    desk.provider.error = GatewayError("x")
+    assert not (await desk.sweep.make_pass()).is_complete
 
 
 async def test_a_gateway_that_cannot_list_is_not_swept_but_asked_about_open_topups(
@@ -597,8 +608,8 @@ async def test_a_gateway_that_cannot_list_is_not_swept_but_asked_about_open_topu
     mocker.patch.object(desk.provider, "payment_gateway", return_value=Plain())
     desk.add_payment(age=2 * HOUR)
     desk.provider.found["pay-1"] = payment("pay-1")
-    assert (await desk.sweep.make_pass()).credited == 1
-    assert desk.provider.lists == []
+    done = await desk.sweep.make_pass()
+    assert (done.credited, done.is_complete, desk.provider.lists) == (1, False, [])
 
 
 async def test_a_stop_waits_for_the_credit_under_way_and_for_nothing_else(
