@@ -117,6 +117,7 @@ class Sweep:
         self._election = Election(host)
         self._watermark: float | None = None
         self._ages_asked: TTLCache[str, int] = TTLCache(_MAX_REMEMBERED, OLDEST_OPEN)
+        self._last_asked: OpenTopup | None = None
         self._failures_logged: TTLCache[str, bool] = TTLCache(_MAX_REMEMBERED, HOUR)
 
     @asynccontextmanager
@@ -206,7 +207,11 @@ class Sweep:
             await self._count(work, done)
 
     async def _ask_about_open(self, done: Pass) -> None:
-        """Ask about open top-ups that have reached one of ``OPEN_AGES`` since they were last asked about."""
+        """Ask about open top-ups that have reached one of ``OPEN_AGES`` since they were last asked about.
+
+        Goes on behind those that filled the pass before, so that none that fails again and again keeps the
+        younger ones waiting; behind the youngest the next pass begins with the oldest.
+        """
         service = self._host.billing_service
         queries = 0
         async for topup, ages in self._due_topups(done.began_at):
@@ -218,9 +223,11 @@ class Sweep:
             work = self._reconciler.reconcile(service, topup.user_id, topup.payment_id, Way.SWEEP)
             if await self._count(work, done):
                 self._ages_asked[topup.payment_id] = ages
+            self._last_asked = topup
+        self._last_asked = None
 
     async def _due_topups(self, now: float) -> AsyncIterator[tuple[OpenTopup, int]]:
-        last: OpenTopup | None = None
+        last = self._last_asked
         while page := await self._reconciler.list_open(now - OLDEST_OPEN, now - OPEN_AGES[0], last):
             for topup in page:
                 ages = sum(now - topup.created_at >= age for age in OPEN_AGES)

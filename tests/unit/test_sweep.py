@@ -489,6 +489,27 @@ async def test_what_can_never_be_asked_about_takes_no_others_place(desk: Sweepin
     assert (await desk.sweep.make_pass()).credited == 1
 
 
+async def test_what_fails_again_and_again_takes_no_others_place(
+    desk: Sweeping, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(sweep, "MAX_OPEN_QUERIES", 2)
+    ids = [f"pay-{number}" for number in range(5)]
+    for number, payment_id in enumerate(ids):
+        desk.add_payment(payment_id, f"user-{number}", age=3 * HOUR - number)
+        desk.provider.found[payment_id] = payment(payment_id)
+    credit = Ledger.credit
+
+    def fails_but_for_the_last(ledger: Ledger, service: Any, payment_id: str, *more: Any) -> None:
+        if payment_id != ids[-1]:
+            raise OSError
+        credit(ledger, service, payment_id, *more)
+
+    mocker.patch.object(Ledger, "credit", fails_but_for_the_last)
+    passes = [await desk.sweep.make_pass() for _ in range(4)]
+    assert [(done.failed, done.credited) for done in passes] == [(2, 0), (2, 0), (0, 1), (2, 0)]
+    assert desk.provider.queries == [*ids, *ids[:2]]
+
+
 async def test_they_cost_nobodys_rate_limit(desk: Sweeping) -> None:
     desk.restart({"BILLING_TOPUP_RECONCILE_RATE_LIMIT": "1/minute"})
     for number in range(5):
