@@ -15,6 +15,7 @@ from openwebui_billing_reconcile.host.reflected import ReflectedTables
 from openwebui_billing_reconcile.money.rules import Shop
 from openwebui_billing_reconcile.provider.client import ProviderClient
 from openwebui_billing_reconcile.provider.sdk_gateway import SdkGateway
+from openwebui_billing_reconcile.provider.shop import shop_of
 from openwebui_billing_reconcile.settings import Settings
 
 T = TypeVar("T")
@@ -45,8 +46,7 @@ class OfflineSources:
 
     def shop(self, gateway: PaymentGateway) -> Shop:
         """See ``AuditSources``."""
-        accepts_test = self._settings.accepts_test_payments(gateway.is_test_shop)
-        return Shop(gateway.account_id, accepts_test, self.currency)
+        return shop_of(gateway, self._settings, self.currency)
 
     async def read(self, work: Callable[[], T]) -> T:
         """See ``AuditSources``."""

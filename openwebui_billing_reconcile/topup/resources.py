@@ -33,6 +33,7 @@ from openwebui_billing_reconcile.provider.client import OnQuery, ProviderClient,
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
 from openwebui_billing_reconcile.provider.once_a_day import OnceADay
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
+from openwebui_billing_reconcile.provider.shop import shop_of
 from openwebui_billing_reconcile.provider.user_rate_limit import RateLimiter
 from openwebui_billing_reconcile.settings import Settings
 
@@ -120,8 +121,7 @@ class Resources:
 
     def shop(self, gateway: PaymentGateway) -> Shop:
         """Return the host's side of payments that ``gateway`` knows."""
-        accepts_test = self.settings.accepts_test_payments(gateway.is_test_shop)
-        return Shop(gateway.account_id, accepts_test, self.host.default_currency)
+        return shop_of(gateway, self.settings, self.host.default_currency)
 
 
 @asynccontextmanager
