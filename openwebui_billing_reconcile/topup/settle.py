@@ -236,7 +236,7 @@ class Observation(Settlement):
         wallet_id = credit.wallet.id if credit.wallet else ""  # one that is yet to be created
         would_be = LedgerEntry("", call.user_id, wallet_id, credit.money)
         self._events.would_credit(call.payment_id, would_be, call.way)
-        return _result(call, self.read(call), payment.status)
+        return _result(call, local, payment.status)
 
     def _cancel(self, call: ReconcileCall, local: LocalState, payment: ProviderPayment) -> ReconcileResult:
         if local.status == PENDING:

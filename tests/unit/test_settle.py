@@ -31,7 +31,7 @@ from openwebui_billing_reconcile.money.values import (
     Wallet,
 )
 from openwebui_billing_reconcile.topup.events import EventDispatcher
-from openwebui_billing_reconcile.topup.settle import ReconcileCall, Settlement
+from openwebui_billing_reconcile.topup.settle import Observation, ReconcileCall, Settlement
 
 RUB = Money(100000, "RUB")
 RECORD = PaymentRecord("p1", "pending", "topup", "me", "w1", RUB)
@@ -285,6 +285,13 @@ def test_a_payment_that_is_not_proved_to_be_the_users_is_not_owned(settle: Settl
         settle()
     settle.ledger.credit.assert_not_called()
     assert not settle.events.mock_calls
+
+
+def test_observing_reads_once(settle: Settling) -> None:
+    observation = Observation(settle.ledger, settle.events)
+    observed = observation.settle(ReconcileCall(SERVICE, "me", "x", time.monotonic() + 60), PAID, SHOP)
+    assert observed == ReconcileResult("x", "succeeded", "pending", credited=False)
+    assert settle.ledger.mock_calls == [call.read_with_wallet(PAID, "me")]
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
