@@ -163,7 +163,7 @@ class Settlement:
     ) -> ReconcileResult:
         if credit.wallet is None:
             create = partial(self._ledger.create_wallet, call.user_id, credit.money.currency)
-            failure = self._try(call, create)
+            failure = self._try(call, create, creates_wallet=True)
             if failure is None:  # that may have waited, so what was read before it counts for nothing
                 return self._settle_known(call, payment, shop)
         else:
@@ -181,7 +181,9 @@ class Settlement:
             metadata = {**payment.metadata, **about}
             self._ledger.credit(call.service, call.payment_id, wallet, money, metadata)
 
-    def _try(self, call: ReconcileCall, write: Callable[[], None]) -> Exception | None:
+    def _try(
+        self, call: ReconcileCall, write: Callable[[], None], *, creates_wallet: bool = False
+    ) -> Exception | None:
         """Have the host write; return what it raised. Whether it credited only the ledger tells."""
         try:
             write()
@@ -189,7 +191,10 @@ class Settlement:
             raise
         except Exception as error:  # noqa: BLE001 - the host may raise anything
             log.warning(
-                "Crediting did not go through: payment=%s error=%s", call.payment_id, type(error).__name__
+                "%s did not go through: payment=%s error=%s",
+                "Creating the wallet" if creates_wallet else "Crediting",
+                call.payment_id,
+                type(error).__name__,
             )
             return error
         return None

@@ -185,7 +185,9 @@ def test_what_is_settled_by_hand_while_a_wallet_is_created_is_not_credited_too(s
     settle.ledger.credit.assert_not_called()
 
 
-def test_a_wallet_that_cannot_be_created_is_try_later(settle: Settling) -> None:
+def test_a_wallet_that_cannot_be_created_is_try_later(
+    settle: Settling, caplog: pytest.LogCaptureFixture
+) -> None:
     settle.ledger.read_with_wallet.return_value = (LocalState(replace(RECORD, wallet_id=None)), None)
     settle.ledger.create_wallet.side_effect = database_error()
     settle.ledger.read.return_value = OPEN
@@ -193,6 +195,7 @@ def test_a_wallet_that_cannot_be_created_is_try_later(settle: Settling) -> None:
         settle()
     assert raised.value.reason == "not_written"
     settle.ledger.credit.assert_not_called()
+    assert caplog.messages == ["Creating the wallet did not go through: payment=x error=OperationalError"]
 
 
 def test_what_does_not_add_up_after_the_path_is_held(settle: Settling) -> None:
