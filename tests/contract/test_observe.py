@@ -60,6 +60,7 @@ def test_nothing_is_written_whoever_asks(host: Host, user: User) -> None:
     logged(host, f"Top-up would be canceled: payment={canceled} user={user.id} way=")
     assert dump(host) == before
     assert "Top-up credited: " not in host.log
+    assert "Top-up sweep: " not in host.log  # it would say that something was written
 
 
 def test_what_it_would_do_is_said_once(host: Host, user: User) -> None:
