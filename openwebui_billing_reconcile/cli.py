@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from .host.environment import HostEnvironment
 from .operate import audit_output
 from .operate.audit import Audit, AuditResult
 from .operate.offline import OfflineError, OfflineSources
-from .operate.period import MAX_DAYS, Period
+from .operate.period import DEFAULT_DAYS, MAX_DAYS, Period
 from .version import version
 
 TOKEN: Final = "BILLING_RECONCILE_TOKEN"  # noqa: S105 - a name
@@ -31,6 +31,7 @@ CANNOT_CREDIT: Final = 3
 """``status``: it attaches, and nobody can be credited."""
 
 _SERVER_FACTS: Final = ("version", "mode", "plugins", "last_pass")
+_PASS_COUNTS: Final = ("listed", "credited", "canceled", "held", "failed")
 
 FAILED: Final = 2
 """``audit``: it could not be made."""
@@ -72,7 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     audit.set_defaults(run=_audit)
     _add_app_dir(audit)
-    audit.add_argument("--since", help="the first day as YYYY-MM-DD, Moscow time (default: seven days)")
+    audit.add_argument(
+        "--since", help=f"the first day as YYYY-MM-DD, Moscow time (default: {DEFAULT_DAYS} days)"
+    )
     audit.add_argument("--until", help=f"the day after the last one, at most {MAX_DAYS} days later")
     form = audit.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="for machines")
@@ -107,10 +110,23 @@ def _server_status(options: argparse.Namespace) -> int:
         print(json.dumps({"url": options.url, "attached": answer.attached, "why": answer.words, **facts}))
     else:
         print(answer.words)
-        for title, value in facts.items() if report else ():
+        for title, value in _server_facts(report) if report else ():
             print(_row(title, value))
     is_told = answer.report is not None or not options.token
     return 0 if answer.attached and is_told else 1
+
+
+def _server_facts(report: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "version", report["version"]
+    yield "mode", report["mode"]
+    yield "plugins", ", ".join(report["plugins"])
+    done = report["last_pass"]
+    if done is None:
+        yield "last pass", "none yet, as the worker knows it that answered"
+        return
+    counts = ", ".join(f"{done[name]} {name}" for name in _PASS_COUNTS)
+    complete = "complete" if done["is_complete"] else "not complete"
+    yield "last pass", f"{time.time() - done['began_at']:.0f} s ago, {complete}: {counts}"
 
 
 def _status_words(status: Status) -> str:
@@ -124,12 +140,12 @@ def _status_words(status: Status) -> str:
         ("needed names", f"{len(status.present)} present" if status.host else "not looked for"),
         *(("missing", name) for name in status.missing),
         *(("flag", f"{flag.name}={flag.value} ({flag.origin})") for flag in status.flags),
-        *(("flag problem", problem) for problem in status.problems),
+        *(("problem", problem) for problem in status.problems),
         ("plugins", ", ".join(status.plugins)),
         *(("blocked", name) for name in status.blocked),
         *(("broken", f"{name}: {why}") for name, why in status.broken.items()),
-        ("next start", "attaches" if prediction.attaches else "does not attach"),
-        ("because" if not prediction.attaches else "that is", prediction.why),
+        *([] if prediction.attaches else [("next start", "does not attach")]),
+        ("next start" if prediction.attaches else "because", prediction.why),
         *(("cannot credit", obstacle) for obstacle in prediction.obstacles),
     ]
     return "\n".join(_row(title, text) for title, text in rows)

@@ -109,7 +109,7 @@ def read_status(app_dir: Path, environ: Mapping[str, str], *, is_installed: bool
         present=[name for name, is_there in requirements if is_there],
         missing=missing,
         flags=[_reading(flag, environment) for flag in settings.FLAGS],
-        problems=list(flags.problems),
+        problems=[*flags.problems, *filter(None, [environment.problem])],
         plugins=plugins.names,
         blocked=plugins.blocked,
         broken=plugins.broken,
@@ -127,18 +127,19 @@ class ServerAnswer:
 
 
 def ask_server(url: str, token: str | None = None, seconds: float = 10.0) -> ServerAnswer:
-    """Ask a running server whether it has the endpoint: without a token it answers 401.
+    """Ask a running server whether the plugin is attached: without a token its report answers 401.
 
-    With an administrator's ``token`` it is asked for version, mode, plugins and last pass as well.
+    The top-up endpoint would not tell: a host may have one of its own. With an administrator's ``token`` it
+    is asked for version, mode, plugins and last pass as well.
     """
-    target = url.rstrip("/") + PREFIX + PATH
+    target = f"{url.rstrip('/')}{PREFIX}{PATH}/report"
     try:
-        status, _ = _request(target, b"{}", None, seconds)
+        status, _ = _request(target, None, seconds)
         if status != 401:
             return ServerAnswer(False, f"{target} is not there: it answers {status}")
         if token is None:
             return ServerAnswer(True, f"{target} is there: without a token it answers 401")
-        status, body = _request(f"{target}/report?days=1", None, token, seconds)
+        status, body = _request(f"{target}?days=1", token, seconds)
         if status == 200:
             return ServerAnswer(True, f"{target} is there", json.loads(body))
     except (OSError, ValueError) as error:
@@ -148,9 +149,9 @@ def ask_server(url: str, token: str | None = None, seconds: float = 10.0) -> Ser
     )
 
 
-def _request(url: str, body: bytes | None, token: str | None, seconds: float) -> tuple[int, bytes]:
+def _request(url: str, token: str | None, seconds: float) -> tuple[int, bytes]:
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(url, data=body, headers=headers)  # noqa: S310 - the operator's URL
+    request = urllib.request.Request(url, headers=headers)  # noqa: S310 - the operator's URL
     try:
         with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
             return answer.status, answer.read()
@@ -180,10 +181,10 @@ def _predict(
     own = source.has_name(BILLING, f"{SERVICE}.{METHOD}") or PATH in source.posts(BILLING_ROUTER)
     if own and not flags.take_over:
         why = f"the host keeps its own reconcile: {WOULD_GAIN}"
-        return State.BESIDE, f"the next start attaches beside it, and {flags.words}; {why}"
+        return State.BESIDE, f"attaches beside it, and {flags.words}; {why}"
     what = f"POST {PREFIX}{PATH} and BillingService.{METHOD}"
     place = " in place of the host's own" if own else ""
-    return State.ATTACHED, f"the next start attaches {what}{place}, and {flags.words}"
+    return State.ATTACHED, f"attaches {what}{place}, and {flags.words}"
 
 
 def _prediction(state: str, why: str, environment: HostEnvironment, flags: settings.Settings) -> Prediction:

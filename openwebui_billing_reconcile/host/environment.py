@@ -30,8 +30,17 @@ class HostEnvironment:
         self._environ = environ
         self._package = package
         self._file = package.parent.parent / ".env" if package else None
-        self._from_file = _dotenv(self._file) if self._file else {}
+        found = _dotenv(self._file) if self._file and self._file.is_file() else {}
+        self._is_unreadable = found is None
+        self._from_file = found or {}
         self.variables = {**self._from_file, **environ}
+
+    @property
+    def problem(self) -> str | None:
+        """Why a .env file that is there could not be read; ``None`` where all is well."""
+        if self._is_unreadable:
+            return f"{self._file} is not read: python-dotenv is not installed in this environment"
+        return None
 
     def origin(self, name: str) -> str:
         """Return where a variable comes from: environment, the .env file's path, or default."""
@@ -76,10 +85,10 @@ class HostEnvironment:
         return backend / self.variables.get("DATA_DIR", "data")
 
 
-def _dotenv(file: Path) -> dict[str, str]:
-    """The variables of a .env file, read as the host reads them; without python-dotenv it reads none."""
+def _dotenv(file: Path) -> dict[str, str] | None:
+    """The variables of a .env file, read as the host reads them; ``None`` without python-dotenv."""
     try:
         from dotenv import dotenv_values
     except ImportError:
-        return {}
+        return None
     return {name: value for name, value in dotenv_values(file).items() if value is not None}

@@ -33,7 +33,8 @@ class OfflineSources:
         variables = environment.variables
         missing = [name for name in (SHOP_ID, SECRET_KEY) if not variables.get(name)]
         if missing:
-            raise OfflineError(f"{' and '.join(missing)} must be set, in the environment or the host's .env")
+            words = f"{' and '.join(missing)} must be set, in the environment or the host's .env"
+            raise OfflineError("; ".join(filter(None, [words, environment.problem])))
         self._settings = Settings.read(variables)
         self.currency = variables.get("BILLING_DEFAULT_CURRENCY", "RUB")
         self.reader = LedgerReader(_tables(environment))

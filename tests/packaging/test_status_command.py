@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from openwebui_billing_reconcile import cli
-from tests.support.harness.host import running_host
+from tests.support.harness.host import Program, running_host
+from tests.support.harness.waiting import wait_until
 from tests.support.variants import Variant
+from tests.support.yookassa.process import running_simulator
 
 SWITCH = "ENABLE_BILLING_TOPUP_RECONCILE"
 
@@ -53,3 +55,23 @@ def test_a_running_server_is_asked(
         assert words in capsys.readouterr().out
         assert cli.main(["status", "--json", "--url", host.base_url + "/"]) == code
         assert json.loads(capsys.readouterr().out)["attached"] is (code == 0)
+
+
+def test_a_reconcile_of_the_hosts_own_is_not_taken_for_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    with running_host(Program(shape="n"), env={SWITCH: "off"}) as host:
+        assert host.new_user().reconcile("unknown").status_code != 404
+        assert cli.main(["status", "--url", host.base_url]) == 1
+        assert "is not there" in capsys.readouterr().out
+
+
+def test_a_running_server_tells_an_administrator_what_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    sweeping = {"ENABLE_BILLING_TOPUP_RECONCILE_SWEEP": "true", "BILLING_TOPUP_RECONCILE_SWEEP_SECONDS": "1"}
+    with running_simulator() as provider, running_host(simulator=provider, env=sweeping) as host:
+        arguments = ["status", "--url", host.base_url, "--token", host.admin.token]
+
+        def told() -> str:
+            assert cli.main(arguments) == 0
+            return capsys.readouterr().out
+
+        wait_until(lambda: "s ago, complete: 0 listed, 0 credited" in told(), 60, "no pass is told")
+        assert "mode             credit\nplugins          builtin, builtin_metrics\n" in told()

@@ -169,7 +169,7 @@ def test_with_findings_it_exits_with_1(run: Run, shop: Shop) -> None:
     assert output.code == 1
     assert output.out.splitlines()[-2:] == [
         "credited_unpaid: canceled 1000.00 RUB user me",
-        "held (amount_mismatch, releasable): lost 1.00 RUB user me captured 2026-03-10T09:00:00.000Z",
+        "held (amount_mismatch, releasable): lost 1.00 RUB user me captured 2026-03-10 12:00:00",
     ]
 
 

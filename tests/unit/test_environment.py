@@ -69,8 +69,19 @@ def test_without_a_file_or_a_host_the_environment_is_all(package: Path) -> None:
 
 def test_without_a_reader_of_such_files_it_is_too(package: Path, mocker: MockerFixture) -> None:
     write_dotenv(package, "A=1")
+    assert HostEnvironment({}, package).problem is None
     mocker.patch.dict(sys.modules, {"dotenv": None})
-    assert HostEnvironment({}, package).variables == {}
+    environment = HostEnvironment({}, package)
+    assert environment.variables == {}
+    assert environment.problem == (
+        f"{package.parent.parent / '.env'} is not read: python-dotenv is not installed in this environment"
+    )
+
+
+def test_nor_is_it_a_problem_where_there_is_no_such_file(package: Path, mocker: MockerFixture) -> None:
+    mocker.patch.dict(sys.modules, {"dotenv": None})
+    assert HostEnvironment({}, package).problem is None
+    assert HostEnvironment({}, None).problem is None
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,19 @@ def test_a_sound_host_is_described_in_words(
     assert "live_x" not in words
 
 
+def test_a_file_of_settings_that_cannot_be_read_is_said(
+    host: StubHost, backend: Path, mocker: MockerFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host.write(backend)
+    file = backend.parent / ".env"
+    file.write_text("YOOKASSA_SHOP_ID=100500\n")
+    mocker.patch.dict(sys.modules, {"dotenv": None})
+    assert cli.main(["status", "--app-dir", str(backend)]) == cli.CANNOT_CREDIT
+    assert f"problem          {file} is not read: python-dotenv is" in capsys.readouterr().out
+    assert cli.main(["audit", "--app-dir", str(backend)]) == cli.FAILED
+    assert f"the host's .env; {file} is not read" in capsys.readouterr().err
+
+
 CREDITS = {
     "ENABLE_BILLING_WALLET": "True",
     "YOOKASSA_SHOP_ID": "100500",
@@ -283,7 +296,7 @@ def test_a_server_that_does_not_answer_is_said_not_to(url: str, capsys: pytest.C
 def test_a_server_is_judged_by_its_answer(
     mocker: MockerFixture, capsys: pytest.CaptureFixture[str], answer: int, code: int, words: str
 ) -> None:
-    url = "http://host.test/api/v1/billing/topup/reconcile"
+    url = "http://host.test/api/v1/billing/topup/reconcile/report"
     urlopen = mocker.patch("urllib.request.urlopen")
     urlopen.return_value.__enter__.return_value.status = answer
     if answer >= 400:
