@@ -7,6 +7,7 @@ import { Table } from './table';
 import { useTexts } from './texts';
 
 const MOST_DAYS = 92;
+const DEFAULT_DAYS = 30;
 const ROWS_AT_A_TIME = 200;
 
 /** `findings` are all only in `done`. */
@@ -91,7 +92,7 @@ export function AuditSection({ audit, onRun, onStop }: Props) {
 function AuditForm({ isRunning, onRun, onStop }: Omit<Props, 'audit'> & { isRunning: boolean }) {
 	const { t } = useTexts();
 	const [today] = useState(todayInMoscow);
-	const [since, setSince] = useState(addDays(today, -6));
+	const [since, setSince] = useState(addDays(today, 1 - DEFAULT_DAYS));
 	const [until, setUntil] = useState(addDays(today, 1));
 	const days = since && until ? daysBetween(since, until) : 0;
 	const isValid = days >= 1 && days <= MOST_DAYS;

@@ -16,6 +16,7 @@ from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.values import VisitedTopup
 from openwebui_billing_reconcile.operate import metrics
 from openwebui_billing_reconcile.operate.audit import Auditor, HostSources
+from openwebui_billing_reconcile.operate.period import Period
 from openwebui_billing_reconcile.operate.report import Report
 from openwebui_billing_reconcile.operate.sweep import Pass, Sweep
 from openwebui_billing_reconcile.provider.host_gateway import (
@@ -82,9 +83,9 @@ def _admin_router(resources: Resources, last_pass: _LastPass) -> APIRouter:
     host = resources.host
     auditor = Auditor(lambda: HostSources(resources))
 
-    async def report_with_state(days: int) -> dict[str, Any]:
+    async def report_with_state(period: Period) -> dict[str, Any]:
         report = Report(resources.ledger, host.default_currency)
-        read = partial(report.read, days, last_pass.done)
+        read = partial(report.read, period, last_pass.done)
         return {
             **await resources.of_loop().read(read),
             "mode": resources.settings.mode.value,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from datetime import datetime
 from typing import Final
 
 from openwebui_billing_reconcile.money.findings import Finding, FindingClass
-from openwebui_billing_reconcile.money.values import Money
+from openwebui_billing_reconcile.money.values import Money, parse_time
 
 from .audit import AuditResult, finding_as_json
+from .period import MOSCOW
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 """How a cell begins that a spreadsheet takes for a formula."""
@@ -52,9 +54,17 @@ def as_text(result: AuditResult, currency: str) -> str:
 
 def _line(finding: Finding) -> str:
     money = f"{finding.money.value} {finding.money.currency}" if finding.money else "unknown amount"
-    reason = f" ({finding.reason}{', releasable' if finding.releasable else ''})" if finding.reason else ""
-    captured = f" captured {finding.captured_at}" if finding.captured_at else ""
+    about = [finding.reason] if finding.reason and finding.reason != finding.kind else []
+    about += ["releasable"] if finding.releasable else []
+    reason = f" ({', '.join(about)})" if about else ""
+    captured = f" captured {_in_moscow(finding.captured_at)}" if finding.captured_at else ""
     return f"{finding.kind.value}{reason}: {finding.payment_id} {money} user {finding.user_id}{captured}"
+
+
+def _in_moscow(captured_at: str) -> str:
+    """Return the time as the days are counted; as the provider wrote it where it cannot be read."""
+    seconds = parse_time(captured_at)
+    return captured_at if seconds is None else f"{datetime.fromtimestamp(seconds, MOSCOW):%Y-%m-%d %H:%M:%S}"
 
 
 def _cell(value: object) -> str:

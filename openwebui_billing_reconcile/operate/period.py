@@ -12,7 +12,9 @@ from openwebui_billing_reconcile.money.values import parse_time
 MOSCOW: Final = timezone(timedelta(hours=3))
 """Without summer time since 2014, so no time zone data is needed."""
 
-DEFAULT_DAYS: Final = 7
+DEFAULT_DAYS: Final = 30
+"""More than the eight days after which a top-up is open too long."""
+
 MAX_DAYS: Final = 92
 
 _FIRST_YEAR: Final = 2000
@@ -28,7 +30,7 @@ class Period:
 
     @classmethod
     def parse(cls, since: str | None, until: str | None, now: float) -> Period:
-        """Parse two dates as YYYY-MM-DD; by default the last seven days, today's included.
+        """Parse two dates as YYYY-MM-DD; by default the last ``DEFAULT_DAYS``, today's included.
 
         ``now`` is in epoch seconds. Raises ``InvalidPeriodError``.
         """

@@ -34,22 +34,26 @@ class Report:
         self._reader = reader
         self._currency = currency
 
-    def read(self, days: int, last_pass: Pass | None) -> dict[str, Any]:
-        """Return the last ``days`` days for JSON. Raises ``TemporarilyUnavailableError``."""
+    def read(self, period: Period, last_pass: Pass | None) -> dict[str, Any]:
+        """Return the report of a period for JSON. Raises ``TemporarilyUnavailableError``."""
         now = time.time()
-        period = Period.last(days, now)
-        totals = {day: {path: {"count": 0, "kopeks": 0} for path in PATHS} for day in period.days}
+        days = {day: _zeros() for day in period.days}
+        totals = _zeros()
         delays: list[float] = []
         with database_errors("report"):
             for page in self._reader.credited_topups(period.start, period.end, _PAGE):
                 for credit in page:
-                    self._count(credit, totals[moscow_day(credit.credited_at)])
+                    self._count(credit, days[moscow_day(credit.credited_at)])
+                    self._count(credit, totals)
                 delays += _delays(page)
             open_topups = [
                 {"older_than": age, "count": self._reader.count_open_topups(now - age)} for age in OPEN_AGES
             ]
         return {
-            "days": [{"date": day.isoformat(), **paths} for day, paths in totals.items()],
+            "since": period.since.isoformat(),
+            "until": period.until.isoformat(),
+            "totals": totals,
+            "days": [{"date": day.isoformat(), **paths} for day, paths in days.items()],
             "open": open_topups,
             "delay_seconds": _delay(delays),
             "last_pass": asdict(last_pass) if last_pass else None,
@@ -60,6 +64,10 @@ class Report:
         total["count"] += 1
         if credit.money.currency == self._currency:
             total["kopeks"] += credit.money.kopeks
+
+
+def _zeros() -> dict[str, dict[str, int]]:
+    return {path: {"count": 0, "kopeks": 0} for path in PATHS}
 
 
 def _path(credit: CreditedTopup) -> str:

@@ -20,7 +20,7 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.operate.audit import Auditor, AuditResult, Progress, finding_as_json
-from openwebui_billing_reconcile.operate.period import MAX_DAYS, Period
+from openwebui_billing_reconcile.operate.period import DEFAULT_DAYS, MAX_DAYS, Period
 from openwebui_billing_reconcile.topup.release import ReleaseOrder, Releaser
 
 from .admin_models import (
@@ -65,17 +65,17 @@ _RELEASE_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 _REPORT_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
     **_ADMINISTRATORS,
-    400: documented("The number of days is not valid."),
+    400: documented("The days are not valid."),
     503: documented("A later call can succeed.", retry=True),
 }
 
 
 def make_router(
-    host: OpenWebUIHost, auditor: Auditor, releaser: Releaser, report: Callable[[int], Awaitable[Any]]
+    host: OpenWebUIHost, auditor: Auditor, releaser: Releaser, report: Callable[[Period], Awaitable[Any]]
 ) -> APIRouter:
     """Return the administrators' endpoints for ``host``'s billing router.
 
-    ``report`` returns the report of a number of days, for JSON.
+    ``report`` returns the report of a period, for JSON.
     """
     router = APIRouter(route_class=UncachedRoute)
 
@@ -83,7 +83,7 @@ def make_router(
         f"{PATH}/audit",
         responses=_AUDIT_RESPONSES,
         openapi_extra=_parameters(
-            since="The first day, Moscow time; by default the last seven days.",
+            since=f"The first day, Moscow time; by default the last {DEFAULT_DAYS} days.",
             until=f"The day after the last one, at most {MAX_DAYS} days later; by default tomorrow.",
         ),
     )
@@ -131,14 +131,17 @@ def make_router(
     @router.get(
         f"{PATH}/report",
         responses=_REPORT_RESPONSES,
-        openapi_extra=_parameters(days=f"How many days, today's included, 1 to {MAX_DAYS}; by default 30."),
+        openapi_extra=_parameters(
+            days=f"How many days, today's included, 1 to {MAX_DAYS}; by default {DEFAULT_DAYS}.",
+            since="In place of days: the first day, Moscow time.",
+            until=f"The day after the last one, at most {MAX_DAYS} days later; by default tomorrow.",
+        ),
     )
     async def report_topups(request: Request, _: Any = Depends(host.get_admin_user)) -> ReportResponse:
         """Return how many credits came which way, how late, what is open, and what the sweep did last."""
         try:
-            _check_names(request, "days")
-            days = _days(request.query_params.get("days", "30"))
-            return ReportResponse.model_validate(await report(days))
+            _check_names(request, "days", "since", "until")
+            return ReportResponse.model_validate(await report(_report_period(request.query_params)))
         except Exception as error:
             raise http_error(error, host) from error
 
@@ -164,7 +167,16 @@ def _parameters(**descriptions: str) -> dict[str, Any]:
 def _check_names(request: Request, *known: str) -> None:
     """Refuse what would be ignored: an answer about other days than were meant is a wrong number."""
     if request.query_params.keys() - set(known):
-        raise InvalidPeriodError("The report takes days, the audit since and until, and nothing else")
+        raise InvalidPeriodError("The audit takes since and until, the report takes these or days")
+
+
+def _report_period(asked: Mapping[str, str]) -> Period:
+    now = time.time()
+    if "days" in asked and len(asked) > 1:
+        raise InvalidPeriodError("Ask for days, or for since and until")
+    if "since" in asked or "until" in asked:
+        return Period.parse(asked.get("since"), asked.get("until"), now)
+    return Period.last(_days(asked.get("days", str(DEFAULT_DAYS))), now)
 
 
 def _days(text: str) -> int:

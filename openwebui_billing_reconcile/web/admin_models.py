@@ -90,15 +90,20 @@ class ReleaseRefusal(_Strict):
     reason: str = Field(description="The code: already_credited, not_held, observing, or of the hold.")
 
 
-class DayResponse(_Strict):
-    """The credits of one day, by the way they came."""
+class WaysResponse(_Strict):
+    """Credits, by the way they came."""
 
-    date: str
     webhook: TotalResponse
     by_return: TotalResponse = Field(alias="return")
     visit: TotalResponse
     sweep: TotalResponse
     release: TotalResponse
+
+
+class DayResponse(WaysResponse):
+    """The credits of one day."""
+
+    date: str
 
 
 class OpenResponse(_Strict):
@@ -133,6 +138,9 @@ class PassResponse(_Strict):
 class ReportResponse(_Strict):
     """How many credits came which way, and what runs."""
 
+    since: str
+    until: str = Field(description="Not included.")
+    totals: WaysResponse
     days: list[DayResponse]
     open: list[OpenResponse]
     delay_seconds: DelayResponse

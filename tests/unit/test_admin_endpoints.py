@@ -68,6 +68,9 @@ RELEASED = ReleaseResult("pay-1", "succeeded", "succeeded", True, 5, "RUB", "me"
 ORDER = {"payment_id": " pay-1 ", "reason": "refunded", "note": "seen", "confirm": True}
 ZERO = {"count": 0, "kopeks": 0}
 REPORTED = {
+    "since": "2026-03-10",
+    "until": "2026-03-11",
+    "totals": dict.fromkeys(PATHS, ZERO),
     "days": [{"date": "2026-03-10", **dict.fromkeys(PATHS, ZERO)}],
     "open": [{"older_than": 3600, "count": 1}],
     "delay_seconds": {"median": None, "p95": 1.5},
@@ -186,12 +189,12 @@ async def test_an_audit_is_one_object(console: Console) -> None:
     assert console.audits.has_ended
 
 
-async def test_by_default_it_is_of_the_last_seven_days(console: Console, mocker: MockerFixture) -> None:
+async def test_by_default_it_is_of_the_last_thirty_days(console: Console, mocker: MockerFixture) -> None:
     now = parse_time("2026-03-10T21:00:00Z") or 0.0
     mocker.patch.object(admin, "time").time.return_value = now
     await console.get(AUDIT)
     await console.get(AUDIT, since="", until="")
-    assert console.audits.periods == [Period(date(2026, 3, 5), date(2026, 3, 12))] * 2
+    assert console.audits.periods == [Period(date(2026, 2, 10), date(2026, 3, 12))] * 2
 
 
 @pytest.mark.parametrize("accept", ["application/json", NDJSON])
@@ -434,11 +437,23 @@ async def test_without_a_wallet_nothing_is_released(console: Console) -> None:
 # --- Report ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("asked", "days"), [({}, 30), ({"days": "1"}, 1), ({"days": "92"}, 92)])
-async def test_a_report_is_of_so_many_days(console: Console, asked: dict[str, str], days: int) -> None:
+@pytest.mark.parametrize(
+    ("asked", "since", "until"),
+    [
+        ({}, date(2026, 2, 10), date(2026, 3, 12)),
+        ({"days": "1"}, date(2026, 3, 11), date(2026, 3, 12)),
+        ({"days": "92"}, date(2025, 12, 10), date(2026, 3, 12)),
+        ({"since": "2026-02-01", "until": "2026-03-01"}, date(2026, 2, 1), date(2026, 3, 1)),
+        ({"since": "2026-02-01"}, date(2026, 2, 1), date(2026, 3, 12)),
+    ],
+)
+async def test_a_report_is_of_the_days_asked_for(
+    console: Console, mocker: MockerFixture, asked: dict[str, str], since: date, until: date
+) -> None:
+    mocker.patch.object(admin, "time").time.return_value = parse_time("2026-03-10T21:00:00Z")
     response = await console.get(REPORT, **asked)
     assert (response.status_code, response.json()) == (200, REPORTED)
-    console.report.assert_awaited_once_with(days)
+    console.report.assert_awaited_once_with(Period(since, until))
 
 
 async def test_a_report_tells_all_of_the_last_pass(console: Console) -> None:
@@ -454,7 +469,13 @@ async def test_a_bad_number_of_days_is_400(console: Console) -> None:
         response = await console.get(REPORT, days=days)
         expected = {"detail": "days must be a number from 1 to 92"}
         assert (response.status_code, response.json()) == (400, expected)
-    assert (await console.get(REPORT, since="2026-03-01")).status_code == 400
+    for odd in (
+        {"since": "odd"},
+        {"days": "1", "since": "2026-03-01"},
+        {"days": "1", "until": ""},
+        {"x": "1"},
+    ):
+        assert (await console.get(REPORT, **odd)).status_code == 400
     console.report.assert_not_called()
 
 
@@ -487,7 +508,7 @@ async def test_each_status_is_documented_and_422_is_none(
 async def test_parameters_and_bodies_are_documented(console: Console) -> None:
     paths = console.app.openapi()["paths"]
     names = [[p["name"] for p in paths[path]["get"]["parameters"]] for path in (AUDIT, REPORT)]
-    assert names == [["since", "until"], ["days"]]
+    assert names == [["since", "until"], ["days", "since", "until"]]
     audit = paths[AUDIT]["get"]["responses"]
     assert audit["200"]["content"].keys() == {"application/json", NDJSON}
     assert "Retry-After" in audit["409"]["headers"]

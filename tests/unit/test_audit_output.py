@@ -24,9 +24,10 @@ HELD = Finding(
 FINDINGS = [
     HELD,
     replace(HELD, payment_id="pay-2", money=Money(95, "RUB"), reason="other_shop", releasable=False),
-    replace(HELD, payment_id="pay-3", money=None, reason="malformed", releasable=False),
+    replace(HELD, payment_id="pay-3", money=None, reason="malformed", captured_at="odd", releasable=False),
     Finding(FindingClass.OPEN_TOO_LONG, "pay-4", "ж", None, Money(500, "USD")),
 ]
+UNCREDITED = replace(HELD, kind=FindingClass.UNCREDITED, reason="uncredited")
 RESULT = AuditResult(PERIOD, 7, 5, others=2, unreadable=1, settled=3, findings=FINDINGS)
 NOTHING = AuditResult(PERIOD, 7, 5, others=2, unreadable=1, settled=3)
 NAMES = [
@@ -42,6 +43,11 @@ NAMES = [
 ]
 
 
+def test_text_says_uncredited_once() -> None:
+    line = as_text(replace(RESULT, findings=[UNCREDITED]), "RUB").splitlines()[-1]
+    assert line.startswith("uncredited (releasable): pay-1 ")
+
+
 def test_text_is_for_a_person() -> None:
     assert as_text(RESULT, "RUB").splitlines() == [
         "2026-03-09 to 2026-03-12 (not included, Moscow time)",
@@ -53,9 +59,9 @@ def test_text_is_for_a_person() -> None:
         "held                        3        1000.00 RUB",
         "open_too_long               1           0.00 RUB",
         "",
-        f"held (refunded, releasable): pay-1 999.05 RUB user me captured {CAPTURED_AT}",
-        f"held (other_shop): pay-2 0.95 RUB user me captured {CAPTURED_AT}",
-        f"held (malformed): pay-3 unknown amount user me captured {CAPTURED_AT}",
+        "held (refunded, releasable): pay-1 999.05 RUB user me captured 2026-03-10 12:00:00",
+        "held (other_shop): pay-2 0.95 RUB user me captured 2026-03-10 12:00:00",
+        "held (malformed): pay-3 unknown amount user me captured odd",
         "open_too_long: pay-4 5.00 USD user ж",
     ]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from openwebui_billing_reconcile.errors import InvalidPeriodError
 from openwebui_billing_reconcile.operate.period import DEFAULT_DAYS, MAX_DAYS, Period, moscow_day
+from openwebui_billing_reconcile.operate.sweep import OLDEST_OPEN
 
 
 def seconds(text: str) -> float:
@@ -22,20 +23,23 @@ NOW = seconds("2026-03-10T20:59:59Z")  # 23:59:59 in Moscow
 # --- Which days ------------------------------------------------------------------------------------------
 
 
-def test_by_default_it_is_the_last_seven_days_with_today() -> None:
-    assert Period.parse(None, None, NOW) == Period(date(2026, 3, 4), date(2026, 3, 11))
-    assert DEFAULT_DAYS == 7
+def test_by_default_it_is_the_last_thirty_days_with_today() -> None:
+    assert Period.parse(None, None, NOW) == Period(date(2026, 2, 9), date(2026, 3, 11))
+
+
+def test_by_default_there_are_days_that_are_open_too_long() -> None:
+    assert DEFAULT_DAYS * 24 * 60 * 60 > OLDEST_OPEN
 
 
 def test_today_is_moscows() -> None:
-    assert Period.parse(None, None, NOW + 1) == Period(date(2026, 3, 5), date(2026, 3, 12))
+    assert Period.parse(None, None, NOW + 1) == Period(date(2026, 2, 10), date(2026, 3, 12))
 
 
 @pytest.mark.parametrize("absent", [None, ""])
 def test_one_of_the_days_may_be_left_out(absent: str | None) -> None:
     since, until = "2026-03-01", "2026-02-08"
     assert Period.parse(since, absent, NOW) == Period(date(2026, 3, 1), date(2026, 3, 11))
-    assert Period.parse(absent, until, NOW) == Period(date(2026, 2, 1), date(2026, 2, 8))
+    assert Period.parse(absent, until, NOW) == Period(date(2026, 1, 9), date(2026, 2, 8))
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.reader import LedgerReader
 from openwebui_billing_reconcile.money.values import parse_time
 from openwebui_billing_reconcile.operate import report
+from openwebui_billing_reconcile.operate.period import Period
 from openwebui_billing_reconcile.operate.report import OPEN_AGES, PATHS, Report
 from openwebui_billing_reconcile.operate.sweep import Pass
 from tests.unit.desk import Desk
@@ -75,7 +76,7 @@ class Reporting(Desk):
 
     def read(self, days: int = 1, last_pass: Pass | None = None) -> dict[str, Any]:
         """Return the report."""
-        return Report(Ledger(self.host), "RUB").read(days, last_pass)
+        return Report(Ledger(self.host), "RUB").read(Period.last(days, NOW), last_pass)
 
     def paths(self) -> dict[str, tuple[int, int]]:
         """Return how many credits and kopeks came each way today, where there are any."""
@@ -179,12 +180,15 @@ def test_days_are_moscows_and_todays_is_the_last(desk: Reporting) -> None:
         "2026-03-10T21:00:00Z",
     ):
         desk.add_credit(seconds(text))
-    days = desk.read(3)["days"]
+    answer = desk.read(3)
+    days = answer["days"]
     assert [(day["date"], day["webhook"]["count"]) for day in days] == [
         ("2026-03-08", 2),
         ("2026-03-09", 0),
         ("2026-03-10", 2),
     ]
+    assert (answer["since"], answer["until"]) == ("2026-03-08", "2026-03-11")
+    assert (answer["totals"].keys(), answer["totals"]["webhook"]["count"]) == (set(PATHS), 4)
     assert all(day.keys() == {"date", *PATHS} for day in days)
     assert PATHS == ("webhook", "return", "visit", "sweep", "release")
 
