@@ -79,7 +79,7 @@ class OwnReconcile:
 
 
 WOULD_GAIN: Final = (
-    f"{TAKE_OVER.name}=true replaces them by ours, which holds what was refunded, paid to another shop, "
+    f"{TAKE_OVER.name}=true lets ours replace that: ours holds what was refunded, paid to another shop, "
     "settled by hand or does not add up"
 )
 

@@ -180,8 +180,7 @@ def _predict(
         return State.INCOMPATIBLE, f"the host's ledger has no unique key ({', '.join(sorted(LEDGER_KEY))})"
     own = source.has_name(BILLING, f"{SERVICE}.{METHOD}") or PATH in source.posts(BILLING_ROUTER)
     if own and not flags.take_over:
-        why = f"the host keeps its own reconcile: {WOULD_GAIN}"
-        return State.BESIDE, f"attaches beside it, and {flags.words}; {why}"
+        return State.BESIDE, f"attaches beside the host's own reconcile, and {flags.words}; {WOULD_GAIN}"
     what = f"POST {PREFIX}{PATH} and BillingService.{METHOD}"
     place = " in place of the host's own" if own else ""
     return State.ATTACHED, f"attaches {what}{place}, and {flags.words}"

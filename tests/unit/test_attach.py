@@ -175,7 +175,7 @@ def test_beside_a_reconcile_of_the_hosts_own_all_else_attaches(
     assert report.state is State.BESIDE
     assert report.routes == OUR_ROUTES[1:]
     assert report.methods == OUR_METHODS[1:]
-    words = f"the host keeps its own POST /topup/reconcile and {METHOD}: {TAKE_OVER}=true replaces"
+    words = f"the host keeps its own POST /topup/reconcile and {METHOD}: {TAKE_OVER}=true lets ours replace"
     assert words in report.why
     assert served(host)[1:3] == [f"post {path}", "get /last"]
     method = vars(host.module(BILLING).BillingService)[METHOD]

@@ -12,6 +12,7 @@ from pathlib import Path
 from openwebui_billing_reconcile.errors import ReleaseRefusedError
 from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.money.findings import FindingClass
+from openwebui_billing_reconcile.money.release import UNCREDITED
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.operate import metrics
 from tests.support.markdown import inline_code, read_sections
@@ -48,7 +49,7 @@ def test_each_code_of_a_refused_release_is_described() -> None:
     holds, refusals = set(HoldReason), {ReleaseRefusedError.reason, *_reasons_of_refusals()}
     assert inline_code(listed[1]) == sorted(refusals - holds)
     assert f"\n## {listed[2]}\n" in README
-    assert _first_words(README, "reason") == sorted(holds)
+    assert _first_words(README, "reason") == sorted({UNCREDITED, *holds})
 
 
 def test_each_log_line_is_listed_with_its_level() -> None:
