@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ._autoload import is_installed
-from .attachment.status import Status, ask_server, find_host, read_status
+from .attachment.status import REPORTED_FACTS, Status, ask_server, find_host, read_status
 from .errors import ReconcileError
 from .host.environment import HostEnvironment
 from .operate import audit_output
@@ -30,7 +30,6 @@ TOKEN: Final = "BILLING_RECONCILE_TOKEN"  # noqa: S105 - a name
 CANNOT_CREDIT: Final = 3
 """``status``: it attaches, and nobody can be credited."""
 
-_SERVER_FACTS: Final = ("version", "mode", "plugins", "last_pass")
 _PASS_COUNTS: Final = ("listed", "credited", "canceled", "held", "failed")
 
 FAILED: Final = 2
@@ -105,7 +104,7 @@ def _status(options: argparse.Namespace) -> int:
 def _server_status(options: argparse.Namespace) -> int:
     answer = ask_server(options.url, options.token or None)
     report = answer.report or {}
-    facts = {name: report.get(name) for name in _SERVER_FACTS}
+    facts = {name: report.get(name) for name in sorted(REPORTED_FACTS)}
     if options.json:
         print(json.dumps({"url": options.url, "attached": answer.attached, "why": answer.words, **facts}))
     else:
@@ -144,8 +143,8 @@ def _status_words(status: Status) -> str:
         ("plugins", ", ".join(status.plugins)),
         *(("blocked", name) for name in status.blocked),
         *(("broken", f"{name}: {why}") for name, why in status.broken.items()),
-        *([] if prediction.attaches else [("next start", "does not attach")]),
-        ("next start" if prediction.attaches else "because", prediction.why),
+        ("next start", prediction.why if prediction.attaches else "does not attach"),
+        *([] if prediction.attaches else [("because", prediction.why)]),
         *(("cannot credit", obstacle) for obstacle in prediction.obstacles),
     ]
     return "\n".join(_row(title, text) for title, text in rows)

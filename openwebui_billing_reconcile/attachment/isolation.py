@@ -28,7 +28,7 @@ class PluginError(Exception):
 
 
 def describe_failure(error: BaseException, function: object) -> str:
-    """Say what was raised, and where in the plugin that has ``function``; the text may hold secrets."""
+    """Return the type of ``error`` and where in ``function``'s plugin it arose; its text may hold secrets."""
     raised = (isinstance(error, PluginError) and error.__cause__) or error  # an exit is the cause of ours
     package = str(getattr(function, "__module__", None)).partition(".")[0]
     places = [

@@ -33,6 +33,9 @@ from .own_reconcile import METHOD, WOULD_GAIN
 from .plugins import Plugins
 
 PREFIX = "/api/v1/billing"
+REPORTED_FACTS: Final = frozenset({"version", "mode", "plugins", "last_pass"})
+"""What a report says of the running server."""
+
 WALLET_SWITCH: Final = "ENABLE_BILLING_WALLET"
 _PTH = "openwebui_billing_reconcile_autoload.pth"
 
@@ -140,13 +143,25 @@ def ask_server(url: str, token: str | None = None, seconds: float = 10.0) -> Ser
         if token is None:
             return ServerAnswer(True, f"{target} is there: without a token it answers 401")
         status, body = _request(f"{target}?days=1", token, seconds)
-        if status == 200:
-            return ServerAnswer(True, f"{target} is there", json.loads(body))
     except (OSError, ValueError) as error:
         return ServerAnswer(False, f"{url} does not answer: {error}")
-    return ServerAnswer(
-        True, f"{target} is there; with this token it answers {status}: is it an administrator's?"
-    )
+    if status != 200:
+        return ServerAnswer(
+            True, f"{target} is there; with this token it answers {status}: is it an administrator's?"
+        )
+    report = _parse_report(body)
+    if report is None:
+        return ServerAnswer(False, f"{target} answers, but with no report: the plugin is not attached")
+    return ServerAnswer(True, f"{target} is there", report)
+
+
+def _parse_report(body: bytes) -> dict[str, Any] | None:
+    """Return the report; ``None`` where something else was answered, such as a page for every address."""
+    try:
+        report = json.loads(body)
+    except ValueError:
+        return None
+    return report if isinstance(report, dict) and report.keys() >= REPORTED_FACTS else None
 
 
 def _request(url: str, token: str | None, seconds: float) -> tuple[int, bytes]:

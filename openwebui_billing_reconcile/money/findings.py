@@ -118,14 +118,14 @@ def _fault(
 ) -> tuple[FindingClass, Money | None] | None:
     if payment is None or payment.status != SUCCEEDED or not payment.paid:
         return FindingClass.CREDITED_UNPAID, entry.money
-    is_refunded = payment.refunded is not None and payment.refunded.kopeks > 0
     held = payment.held
     if held is None or held.currency != entry.money.currency:
-        return (FindingClass.REFUNDED_AFTER_CREDIT if is_refunded else FindingClass.AMOUNT_DIFFERS), held
+        kind = FindingClass.REFUNDED_AFTER_CREDIT if payment.is_refunded else FindingClass.AMOUNT_DIFFERS
+        return kind, held
     excess = entry.money.kopeks + adjusted_kopeks - held.kopeks
     if not excess or (excess < 0 and entry.release_id):  # a release may credit less than was paid
         return None
-    if is_refunded and excess > 0:
+    if payment.is_refunded and excess > 0:
         return FindingClass.REFUNDED_AFTER_CREDIT, Money(excess, held.currency)
     return FindingClass.AMOUNT_DIFFERS, held
 

@@ -234,7 +234,7 @@ def _decide_succeeded(
         return Hold(HoldReason.INCOMPLETE)
     if not payment.paid:
         return Hold(HoldReason.NOT_PAID)
-    if payment.refunded and payment.refunded.kopeks:
+    if payment.is_refunded:
         return Hold(HoldReason.REFUNDED)
     if payment.test and not shop.accepts_test_payments:
         return Hold(HoldReason.TEST_PAYMENT)

@@ -113,6 +113,11 @@ class ProviderPayment:
     malformed: frozenset[str]
 
     @property
+    def is_refunded(self) -> bool:
+        """Whether money was given back; the provider says 0.00 where none was."""
+        return self.refunded is not None and self.refunded.kopeks > 0
+
+    @property
     def held(self) -> Money | None:
         """What the provider holds of this payment: paid less refunded; ``None`` where that cannot be told."""
         if self.amount is None or "refunded_amount" in self.malformed:

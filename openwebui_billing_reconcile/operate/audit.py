@@ -245,7 +245,7 @@ class Audit:
         """Return what finding needs. What the ledger proves needs no wallet."""
         reader = self._sources.reader
         match decide_locally(local, owner):
-            case AlreadyCredited(entry) if payment.refunded:
+            case AlreadyCredited(entry) if payment.is_refunded:
                 adjusted = reader.adjusted_kopeks(payment.id, local, entry.money.currency)
                 return AuditedState(owner, local, adjusted_kopeks=adjusted)
             case AlreadyCredited():

@@ -55,7 +55,7 @@ MAX_NOTE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class ReleaseOrder:
-    """Who releases which payment, found for which reason, and why. ``release_id`` names this one release."""
+    """Who releases which payment, for which reason and with which note; ``release_id`` names this release."""
 
     payment_id: str
     reason: ReleaseReason
@@ -89,9 +89,8 @@ class Releaser:
     async def release(self, order: ReleaseOrder, *, confirm: bool) -> ReleaseResult:
         """Credit what the provider holds of a payment to its owner; without ``confirm`` only say so.
 
-        Raises ``ReleaseRefusedError`` where the reason named is not the one that is so now, or nothing can be
-        released; ``UnknownPaymentError``; and what ``Reconciler.reconcile`` raises about the provider and the
-        database.
+        Raises ``ReleaseRefusedError`` where the reason named is no longer true, or nothing can be released;
+        ``UnknownPaymentError``; and what ``Reconciler.reconcile`` raises about the provider and the database.
         """
         if self._resources.settings.mode is Mode.OBSERVE:
             raise ReleaseRefusedError(

@@ -110,8 +110,8 @@ def make_router(
     ) -> ReleaseResponse:
         """Credit what the provider holds of a held or uncredited payment to its owner, once.
 
-        The provider is asked anew and the decision is made anew: only a payment for which exactly the reason
-        named is so is released. With ``confirm: false`` nothing is written.
+        The provider is asked anew and the decision is made anew: the payment is released only if
+        exactly the reason named is still true. With ``confirm: false`` nothing is written.
         """
         if not host.wallet_enabled:
             raise HTTPException(404, WALLET_DISABLED)

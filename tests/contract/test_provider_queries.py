@@ -94,7 +94,7 @@ def test_client_that_polls_when_due_is_given_a_longer_interval(sqlite_host: Host
     payment_id = user.topup()
     assert answers.retry_after(user.reconcile(payment_id)) == 3
     answered_at = time.monotonic()
-    time.sleep(1)
+    time.sleep(1)  # the time that passes is what the schedule counts
     assert answers.retry_after(user.reconcile(payment_id)) in {1, 2}
     # From the answer on, as a client counts: the schedule has begun a little earlier.
     time.sleep(max(0.0, answered_at + 3 - time.monotonic()))

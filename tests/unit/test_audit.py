@@ -201,6 +201,15 @@ async def test_the_summary_sums_each_class_in_the_hosts_currency(desk: Auditing)
     }
 
 
+async def test_adjustments_are_read_of_refunded_payments_only(desk: Auditing, mocker: MockerFixture) -> None:
+    read = mocker.spy(desk.resources.ledger, "adjusted_kopeks")
+    desk.credit("whole")
+    desk.account.add(payment("whole", refunded_amount=rub("0.00")))
+    desk.enter("whole", id="a gift", type="adjustment", reference_type="manual")
+    assert await desk.found() == {}
+    read.assert_not_called()
+
+
 async def test_a_refund_that_was_taken_back_by_hand_is_settled(desk: Auditing) -> None:
     desk.credit("refunded")
     desk.account.add(payment("refunded", refunded_amount=rub("250.00")))

@@ -18,7 +18,7 @@ from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile import attach, cli
 from openwebui_billing_reconcile.attachment.own_reconcile import METHOD
-from openwebui_billing_reconcile.attachment.status import Status, read_status
+from openwebui_billing_reconcile.attachment.status import Status, ask_server, read_status
 from openwebui_billing_reconcile.host.requirements import BILLING, BILLING_ROUTER, TABLES, WALLET
 from tests.unit.conftest import InstallPlugin
 from tests.unit.stub_host import (
@@ -277,6 +277,19 @@ def test_two_installed_versions_are_named_the_one_that_counts_first(
     installed = status_of(backend).installed
     assert len(installed) == 2
     assert installed[0] == f"0.0.9 in {old}"
+
+
+@pytest.mark.parametrize("body", [b"<!doctype html>", b"[]", b'{"version": "1"}'])
+def test_an_answer_that_is_no_report_is_not_taken_for_one(mocker: MockerFixture, body: bytes) -> None:
+    answered = mocker.MagicMock(status=200)
+    answered.read.return_value = body
+    refused = urllib.error.HTTPError("", 401, "", Message(), io.BytesIO())
+    opened = mocker.MagicMock()
+    opened.__enter__.return_value = answered
+    mocker.patch("urllib.request.urlopen", side_effect=[refused, opened])
+    answer = ask_server("http://host.test", "token")
+    assert (answer.attached, answer.report) == (False, None)
+    assert "answers, but with no report" in answer.words
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "not a url"])
