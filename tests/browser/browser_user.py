@@ -18,12 +18,14 @@ BALANCE = "/billing/balance"
 STEP_SECONDS = 1.0
 SETTLE_TIMEOUT = 20.0
 
-# Counts the requests whose answers the page has not yet processed.
+# Counts the requests of each document, and those whose answers it has not yet processed.
 _COUNT_REQUESTS = """
 window.requestsInFlight = 0;
+window.requestsSent = Math.random();
 const send = window.fetch;
 window.fetch = async (...request) => {
     window.requestsInFlight += 1;
+    window.requestsSent += 1;
     try {
         const answer = await send(...request);
         const body = await answer.arrayBuffer();
@@ -45,11 +47,18 @@ _SET_VISIBILITY = """
 """
 
 
-def _is_busy(page: Page) -> bool:
+_REQUESTS_SENT = """
+document.readyState !== 'complete' || window.requestsInFlight > 0 ? null : window.requestsSent
+"""
+
+
+def _requests_sent(page: Page) -> float | None:
+    """Count the requests of a page that has processed all answers; None while it has not."""
     try:
-        return bool(page.evaluate("document.readyState !== 'complete' || window.requestsInFlight > 0"))
+        count: float | None = page.evaluate(_REQUESTS_SENT)
     except Error:  # the page is loading
-        return True
+        return None
+    return count
 
 
 class Clock:
@@ -91,6 +100,7 @@ class BrowserUser:
         """Errors of scripts, and violations of the content security policy."""
         self._clock = clock
         self._clock_stopped = False
+        self._requests_sent: list[float | None] = []
         context.on("response", self._note_response)
         context.on("weberror", self._note_error)
         context.on("console", self._note_console)
@@ -177,12 +187,14 @@ class BrowserUser:
         return self.page.evaluate(f"localStorage.getItem('{FLOW_KEY}')")
 
     def _settle(self) -> None:
-        """Wait until no page has a request in flight."""
+        """Wait until no page has a request in flight, and none has sent any since the last look."""
         deadline = time.monotonic() + SETTLE_TIMEOUT
-        quiet = 0
-        while quiet < 2 and self._clock_stopped:
+        while self._clock_stopped:
             assert time.monotonic() < deadline, "the pages still have requests in flight"
-            quiet = 0 if any(_is_busy(page) for page in self.context.pages) else quiet + 1
+            requests_sent = [_requests_sent(page) for page in self.context.pages]
+            if None not in requests_sent and requests_sent == self._requests_sent:
+                return
+            self._requests_sent = requests_sent
 
     def _note_response(self, response: Response) -> None:
         path = urlsplit(response.url).path
