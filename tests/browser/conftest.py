@@ -17,7 +17,7 @@ from tests.support.yookassa.process import ROOT, running_simulator
 
 from .browser_user import BrowserUser, Clock
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
