@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import textwrap
 import time
@@ -21,6 +20,7 @@ import httpx
 import psycopg2  # type: ignore[import-untyped]
 import pytest
 
+from tests.support import fork_server
 from tests.support.yookassa.client import Document, Simulator
 from tests.support.yookassa.process import ServerProcess, running_server, running_simulator
 
@@ -155,7 +155,7 @@ def running_host(
     env = environment(data_dir, variables)
     with ExitStack() as stack:
         started = stack.enter_context(
-            running_server(command, started=r"running on (http://\S+)", env=env, cwd=cwd)
+            running_server(command, started=r"running on (http://\S+)", env=env, cwd=cwd, is_forked=True)
         )
         wait_for_workers(started[1], workers)
         running = Host(*started, data_dir)
@@ -222,27 +222,14 @@ on_both_databases = pytest.mark.parametrize("database_url", ["sqlite", "postgres
 on_postgresql = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
-def python(script: str, env: Mapping[str, str]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=HOST,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def result(process: subprocess.Popen[str]) -> Any:
-    """What the script printed last, as JSON."""
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors
-    return json.loads(output.splitlines()[-1])
-
-
 def inside(script: str, env: Mapping[str, str]) -> Any:
-    """Run a script in the host's own folder: its package must not get into this process."""
-    return result(python(script, env))
+    """Run a script in the host's own folder, whose package must not get into this process.
+
+    What the script printed last, as JSON.
+    """
+    done = fork_server.run([sys.executable, "-c", textwrap.dedent(script)], env, HOST, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 # --- Accounts ------------------------------------------------------------------------------------
@@ -510,8 +497,8 @@ def test_tables_are_made_once_by_workers_that_start_together(database_url: str, 
     """
     env = environment(tmp_path, {"DATABASE_URL": database_url})
     expected = [["idempotency_key"], ["reference_type", "reference_id", "type"]]
-    workers = [python(script, env) for _ in range(4)]
-    assert [result(worker) for worker in workers] == [expected] * 4
+    with ThreadPoolExecutor(4) as workers:
+        assert [*workers.map(inside, [script] * 4, [env] * 4)] == [expected] * 4
 
 
 @on_both_databases

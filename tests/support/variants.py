@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support import fork_server
+
 HOST = Path(__file__).parent / "host"
 
 # Imports the host as a server does, and says what came of it.
@@ -78,15 +80,18 @@ class Variant:
         )
 
     def run(self, code: str, env: Mapping[str, str] | None = None, *options: str) -> tuple[str, str]:
-        """Run code in the host's folder; its stdout and stderr."""
-        done = subprocess.run(
-            [sys.executable, *options, "-c", code],
-            cwd=self.folder,
-            env={**environment(self.folder), **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        """Run code in the host's folder; its stdout and stderr.
+
+        With ``options`` of Python's it is run by an interpreter that is started for it.
+        """
+        surroundings = {**environment(self.folder), **(env or {})}
+        command = [sys.executable, *options, "-c", code]
+        if options:
+            done = subprocess.run(
+                command, cwd=self.folder, env=surroundings, capture_output=True, text=True, timeout=120
+            )
+        else:
+            done = fork_server.run(command, surroundings, self.folder, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 
@@ -98,14 +103,7 @@ class Variant:
     def status(self, *options: str, **env: str) -> dict[str, Any]:
         """What ``openwebui-billing-reconcile status`` foretells, without starting the host."""
         command = [sys.executable, "-m", "openwebui_billing_reconcile", "status", "--json", *options]
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**environment(self.folder), **env},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
+        done = fork_server.run(command, {**environment(self.folder), **env}, self.folder, timeout=60)
         assert not done.stderr
         status: dict[str, Any] = json.loads(done.stdout)
         assert done.returncode == (0 if status["prediction"]["attaches"] else 1)

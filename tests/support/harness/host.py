@@ -65,6 +65,11 @@ class Program:
     python: str = sys.executable
     shape: Literal["p", "n"] = "p"
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether its processes may be forked from one of ours, which has the libraries."""
+        return self.python == sys.executable
+
     def environment(
         self,
         data_dir: Path,
@@ -298,7 +303,12 @@ def _serving(
     # Real hosts take the server's own words away, so it cannot be left to choose a port and say it.
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    server = ServerProcess([*command, "--port", str(port)], env=environment, cwd=program.folder)
+    server = ServerProcess(
+        [*command, "--port", str(port)],
+        env=environment,
+        cwd=program.folder,
+        is_forked=program.is_forked,
+    )
     try:
         wait_until(
             lambda: server.returncode is not None or _is_healthy(url), START_SECONDS, f"{url} is not healthy"

@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
+from tests.support.fork_server import ForkedProcess, fork_server
+
 from .client import Simulator
 
 ROOT = Path(__file__).parents[3]
@@ -31,22 +33,15 @@ class ServerProcess:
         started: str = STARTED,
         env: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        is_forked: bool = False,
     ) -> None:
         self._started = re.compile(started)
         self._url: str | None = None
         self._known = threading.Event()
         self._lines: list[str] = []
-        self._process = subprocess.Popen(
-            command,
-            cwd=cwd,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            start_new_session=True,  # so that a server that will not end takes its workers along
-        )
+        start = fork_server().start if is_forked else _execute
+        self._process: subprocess.Popen[str] | ForkedProcess
+        self._process = start(command, os.environ if env is None else env, cwd)
         # Both are read all the time: a full pipe would stop the server.
         self._readers = [
             threading.Thread(target=self._read, args=(stream,), daemon=True)
@@ -88,7 +83,7 @@ class ServerProcess:
             self._process.wait()
         for reader in self._readers:
             reader.join()
-        return self._process.returncode
+        return self._process.wait()
 
     def _read(self, stream: IO[str]) -> None:
         with stream:
@@ -102,6 +97,20 @@ class ServerProcess:
         self._known.set()
 
 
+def _execute(command: Sequence[str], env: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,  # so that a server that will not end takes its workers along
+    )
+
+
 @contextmanager
 def running_server(
     command: Sequence[str],
@@ -110,13 +119,14 @@ def running_server(
     env: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
     start_seconds: float = START_SECONDS,
+    is_forked: bool = False,
 ) -> Iterator[tuple[str, ServerProcess]]:
     """Start a server, hand out its address, stop it; fail with its output if it died meanwhile.
 
     `started` is a regular expression for the line that says where it listens; its first group is
     the address. For uvicorn's own words: `r"running on (http://\\S+)"`.
     """
-    server = ServerProcess(command, started=started, env=env, cwd=cwd)
+    server = ServerProcess(command, started=started, env=env, cwd=cwd, is_forked=is_forked)
     try:
         url = server.wait_until_started(start_seconds)
         with _noticing_death(server):
@@ -151,5 +161,5 @@ def running_simulator(
     if webhook_url is not None:
         command += ["--webhook-url", webhook_url]
     with ExitStack() as stack:
-        url, _server = stack.enter_context(running_server(command))
+        url, _server = stack.enter_context(running_server(command, is_forked=True))
         yield stack.enter_context(Simulator(url, shop_id, secret_key))
