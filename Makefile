@@ -1,6 +1,8 @@
 # Needs Python 3.11 or newer and make; Node.js with npm for the front end's tests. The rest is installed here.
 PYTHON ?= python3
 ARGS ?=
+# Test processes where many tests wait.
+PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -10,17 +12,14 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/python -m tests.support.demo $(ARGS)
 
-# Python is half as slow again while coverage is measured; what the others show as well runs without.
-UNMEASURED := tests/faults tests/browser tests/bench tests/packaging \
-	tests/support
-
-## Every test, with the coverage of the package; ARGS are options for pytest.
+# Python is half as slow again while coverage is measured, and the unit tests alone have to reach every part.
+## Every test, with the package's coverage by its unit tests; ARGS are options for pytest.
 test: $(READY)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 --dist worksteal $(UNMEASURED:%=--ignore=%) $(ARGS)
+	$(BIN)/coverage run -m pytest -n 2 tests/unit $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(UNMEASURED) $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --ignore tests/unit $(ARGS)
 
 ## Contract and faults on the reference host's second shape, that of newer hosts.
 SUITES ?= tests/contract tests/faults
