@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness.host import REFERENCE_FOLDER, Program
+from tests.support.harness.host import Program
 from tests.support.harness.postgres import Postgres, running_postgres
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import running_simulator
@@ -35,7 +35,7 @@ def program(pytestconfig: pytest.Config) -> Program:
 @pytest.fixture(scope="session")
 def newer_program(program: Program) -> Program:
     """The reference host in the newer host's shape; a real host has one shape only."""
-    if program.folder != REFERENCE_FOLDER:
+    if not program.is_reference:
         pytest.skip("only the reference host has a second shape")
     return replace(program, shape="n")
 

@@ -66,6 +66,11 @@ class Program:
     shape: Literal["p", "n"] = "p"
 
     @property
+    def is_reference(self) -> bool:
+        """Whether it is the reference host."""
+        return self.folder == REFERENCE_FOLDER
+
+    @property
     def is_forked(self) -> bool:
         """Whether its processes may be forked from one of ours, which has the libraries."""
         return self.python == sys.executable
@@ -279,9 +284,10 @@ def running_host(
         )
         command = [program.python, "-m", "uvicorn", app, *options]
         if workers > 1:
-            # Two workers that migrate a database at once kill each other on real hosts.
-            with _serving(command, environment, program):
-                pass
+            if not program.is_reference:
+                # Two workers that migrate a database at once kill each other on real hosts.
+                with _serving(command, environment, program):
+                    pass
             command += ["--workers", str(workers)]
         url, server = stack.enter_context(_serving(command, environment, program))
         host = Host(
