@@ -6,7 +6,7 @@ PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test newer unit prove bench contract matrix check format lock dist clean
+.PHONY: demo test newer unit prove bench contract matrix check check-frontend format lock dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
@@ -46,14 +46,27 @@ contract: $(READY)
 matrix: $(READY)
 	$(BIN)/python -m tests.packaging.matrix
 
-## Linter, formatter, type checker, order of the rooms, and whether uv.lock fits pyproject.toml.
-check: $(READY)
+# Where there is no npm, only CI insists on it.
+ifneq ($(shell command -v npm)$(CI),)
+FRONTEND_CHECK := check-frontend
+endif
+NODE_MODULES := frontend-patch/node_modules/.package-lock.json
+
+## Linter, formatter, type checker, order of the rooms, whether uv.lock fits pyproject.toml; and the front end's own.
+check: $(READY) $(FRONTEND_CHECK)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy docs/examples/*/*.py
 	$(BIN)/lint-imports
 	$(BIN)/python -m uv lock --quiet --check
+
+check-frontend: $(NODE_MODULES)
+	npm --prefix frontend-patch run check
+
+$(NODE_MODULES): frontend-patch/package-lock.json
+	npm --prefix frontend-patch ci --silent
+	@touch $@
 
 format: $(READY)
 	$(BIN)/ruff check --fix
