@@ -79,7 +79,7 @@ DECLARED = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 def run_row(row: Row, python: str, wheel: Path, folder: Path) -> None:
     """Tell the story in this combination; raises what goes wrong."""
-    environment = Environment(folder / "venv", python)
+    environment = Environment.create(folder / "venv", python)
     needs = [need for need in HOST_NEEDS if need not in row.pinned]
     environment.install(*row.pins, *needs)
     before = _versions(environment, row.pinned)

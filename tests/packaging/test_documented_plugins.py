@@ -131,7 +131,7 @@ def test_the_recipe_for_a_host_with_a_manager_of_its_own(tmp_path: Path) -> None
     ],
 )
 def test_the_template_builds_installs_and_is_listed_whatever_its_names(
-    tmp_path: Path, wheel: Path, distribution: str, plugin: str, module: str
+    tmp_path: Path, installed: Environment, distribution: str, plugin: str, module: str
 ) -> None:
     toml = TEMPLATE
     for old, new in [
@@ -147,10 +147,10 @@ def test_the_template_builds_installs_and_is_listed_whatever_its_names(
     (project / f"{module}.py").write_text(EXAMPLES["my_listener_plugin"])
     uv("build", "--quiet", "--out-dir", tmp_path / "dist", project)  # the archive, and the wheel from it
     (built,) = (tmp_path / "dist").glob("*.whl")
-    fresh = Environment(tmp_path / "venv")
-    fresh.install(wheel, built)
+    environment = installed.copy(tmp_path / "venv")
+    environment.install(built)
     status = json.loads(
-        fresh.say(
+        environment.say(
             "import sys; from openwebui_billing_reconcile.cli import main; main(sys.argv[1:])",
             arguments=("status", "--json", "--app-dir", str(HOST)),
         )

@@ -7,13 +7,12 @@ import runpy
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openwebui_billing_reconcile import TopupEvent, Way
-from tests.packaging.environments import EXAMPLES, environment_with_example
+from tests.packaging.environments import EXAMPLES, Environment, with_example
 from tests.support.harness.host import Host, Program, User, running_host
 from tests.support.harness.http_server import Answer, HttpServer, running_http_server
 from tests.support.harness.waiting import wait_until
@@ -24,8 +23,8 @@ PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    environment = environment_with_example("held-to-chat", wheel, tmp_path_factory.mktemp("installed"))
+def example(installed: Environment, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    environment = with_example("held-to-chat", installed, tmp_path_factory.mktemp("held-to-chat"))
     return Program(python=str(environment.python))
 
 
@@ -37,9 +36,9 @@ def host_that_posts_to(url: str | None, program: Program, simulator: Simulator) 
 
 
 @pytest.fixture(scope="module")
-def running(installed: Program, simulator: Simulator) -> Iterator[tuple[Host, HttpServer]]:
+def running(example: Program, simulator: Simulator) -> Iterator[tuple[Host, HttpServer]]:
     """Yield a host, and the chat that it posts to."""
-    with running_http_server() as chat, host_that_posts_to(chat.url + SECRET, installed, simulator) as host:
+    with running_http_server() as chat, host_that_posts_to(chat.url + SECRET, example, simulator) as host:
         yield host, chat
 
 
@@ -109,16 +108,16 @@ def test_a_refusal_is_one_log_line_without_the_url(host: Host, chat: HttpServer,
     ],
 )
 def test_a_chat_that_cannot_be_reached_is_one_log_line_without_the_url(
-    installed: Program, simulator: Simulator, url: str | None, why: str
+    example: Program, simulator: Simulator, url: str | None, why: str
 ) -> None:
-    with host_that_posts_to(url, installed, simulator) as host:
+    with host_that_posts_to(url, example, simulator) as host:
         assert_one_log_line(host, hold(host.new_user()), why)
 
 
-def test_a_silent_chat_is_given_up(installed: Program, simulator: Simulator) -> None:
+def test_a_silent_chat_is_given_up(example: Program, simulator: Simulator) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it is never read from
         url = f"http://127.0.0.1:{silent.getsockname()[1]}{SECRET}"
-        with host_that_posts_to(url, installed, simulator) as host:
+        with host_that_posts_to(url, example, simulator) as host:
             assert_one_log_line(host, hold(host.new_user()), "TimeoutError")
 
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from tests.packaging.environments import environment_with_example
+from tests.packaging.environments import Environment, with_example
 from tests.support.harness.host import Host, Program, User, running_host
 from tests.support.harness.ports import free_port
 from tests.support.harness.waiting import wait_until
@@ -59,9 +58,8 @@ class Mailboxes:
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    folder = tmp_path_factory.mktemp("late-credit-notice")
-    environment = environment_with_example("late-credit-notice", wheel, folder)
+def example(installed: Environment, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    environment = with_example("late-credit-notice", installed, tmp_path_factory.mktemp("late-credit-notice"))
     return Program(python=str(environment.python))
 
 
@@ -99,9 +97,9 @@ def host_with_mail_at(
 
 
 @pytest.fixture(scope="module")
-def host(mail: Controller, installed: Program, provider: Simulator) -> Iterator[Host]:
+def host(mail: Controller, example: Program, provider: Simulator) -> Iterator[Host]:
     """Yield a host that does not sweep, so that a test says who is first."""
-    with host_with_mail_at(mail.port, installed, provider, {}) as host:
+    with host_with_mail_at(mail.port, example, provider, {}) as host:
         yield host
 
 
@@ -122,9 +120,9 @@ def assert_notice(message: EmailMessage, user: User, payment_id: str) -> None:
 
 
 def test_whose_topup_the_sweep_credits_is_told(
-    mail: Controller, mailboxes: Mailboxes, installed: Program, provider: Simulator
+    mail: Controller, mailboxes: Mailboxes, example: Program, provider: Simulator
 ) -> None:
-    with host_with_mail_at(mail.port, installed, provider, SWEEPING) as host:
+    with host_with_mail_at(mail.port, example, provider, SWEEPING) as host:
         people = [host.new_user() for _ in range(3)]
         payments = [paid(user) for user in people]
         wait_until(lambda: all(mailboxes.of(user.email) for user in people), PATIENCE, "somebody is not told")
@@ -162,8 +160,8 @@ def test_a_refused_address_is_one_log_line_without_it(host: Host, mailboxes: Mai
     assert_one_log_line(host, user, payment_id, "SMTPRecipientsRefused")
 
 
-def test_a_mail_server_that_is_down_is_one_log_line(installed: Program, provider: Simulator) -> None:
-    with host_with_mail_at(9, installed, provider, {}) as host:
+def test_a_mail_server_that_is_down_is_one_log_line(example: Program, provider: Simulator) -> None:
+    with host_with_mail_at(9, example, provider, {}) as host:
         user = host.new_user()
         payment_id = paid(user)
         assert user.reconcile_pending().json()["payments"][0]["credited"] is True

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.packaging.environments import environment_with_example
+from tests.packaging.environments import Environment, with_example
 from tests.support.harness.host import REFERENCE_FOLDER, Host, Program, User, running_host
 from tests.support.harness.http_server import Answer, HttpServer, running_http_server
 from tests.support.harness.waiting import wait_until
@@ -26,10 +26,8 @@ PATIENCE = 30.0
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Program:
-    environment = environment_with_example(
-        "second-provider", wheel, tmp_path_factory.mktemp("second-provider")
-    )
+def example(installed: Environment, tmp_path_factory: pytest.TempPathFactory) -> Program:
+    environment = with_example("second-provider", installed, tmp_path_factory.mktemp("second-provider"))
     return Program(python=str(environment.python))
 
 
@@ -48,8 +46,8 @@ def settings(provider: HttpServer) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def host(installed: Program, simulator: Simulator, provider: HttpServer) -> Iterator[Host]:
-    with running_host(installed, simulator=simulator, env=settings(provider)) as host:
+def host(example: Program, simulator: Simulator, provider: HttpServer) -> Iterator[Host]:
+    with running_host(example, simulator=simulator, env=settings(provider)) as host:
         yield host
 
 
@@ -285,7 +283,7 @@ def test_a_pause_that_it_asks_for_is_kept_and_yookassa_goes_on(
 
 
 def test_the_client_is_open_while_the_application_runs(
-    installed: Program, provider: HttpServer, tmp_path: Path
+    example: Program, provider: HttpServer, tmp_path: Path
 ) -> None:
     code = """
 import asyncio, json
@@ -308,7 +306,7 @@ async def main():
 asyncio.run(main())
 """
     done = subprocess.run(
-        [installed.python, "-c", code],
+        [example.python, "-c", code],
         cwd=REFERENCE_FOLDER,
         env=environment(tmp_path) | settings(provider),
         capture_output=True,
@@ -320,17 +318,17 @@ asyncio.run(main())
 
 
 def test_without_wallets_no_top_up_is_started(
-    installed: Program, simulator: Simulator, provider: HttpServer
+    example: Program, simulator: Simulator, provider: HttpServer
 ) -> None:
     switched_off = settings(provider) | {"ENABLE_BILLING_WALLET": "false"}
-    with running_host(installed, simulator=simulator, env=switched_off) as host:
+    with running_host(example, simulator=simulator, env=switched_off) as host:
         provider.received.clear()
         assert start(host.new_user()).status_code == 404
         assert provider.received == []
 
 
-def test_without_its_settings_it_is_left_out_by_name(installed: Program, simulator: Simulator) -> None:
-    with running_host(installed, simulator=simulator) as host:
+def test_without_its_settings_it_is_left_out_by_name(example: Program, simulator: Simulator) -> None:
+    with running_host(example, simulator=simulator) as host:
         assert "Plugin 'second_provider' is left out: KeyError: 'SECOND_PROVIDER_URL'" in host.log
         user = host.new_user()
         payment_id = user.topup()

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.packaging.environments import HOST_NEEDS, ROOT, Environment, uv
+from tests.packaging.environments import ROOT, Environment, uv
 from tests.support.variants import HOST, PATH, environment
 from tests.support.yookassa.process import running_server
 
@@ -23,16 +23,12 @@ PLUGIN = "openwebui-billing-reconcile"
 UVICORN = ("-m", "uvicorn", "open_webui.main:app", "--port", "0")
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Environment:
-    fresh = Environment(tmp_path_factory.mktemp("installed") / "venv")
-    fresh.install(wheel, *HOST_NEEDS)
-    return fresh
-
-
 @pytest.fixture
-def fresh(tmp_path: Path) -> Environment:
-    return Environment(tmp_path / "venv")
+def host_only(installed: Environment, tmp_path: Path) -> Environment:
+    """An environment with what is needed, and without the plugin."""
+    environment = installed.copy(tmp_path / "venv")
+    environment.uninstall(PLUGIN)
+    return environment
 
 
 @contextmanager
@@ -99,20 +95,20 @@ def test_without_the_start_up_hook_asgi_and_attach_work(installed: Environment, 
         assert status_without_a_token(url) == 401
 
 
-def test_uninstalling_leaves_nothing(fresh: Environment, wheel: Path, tmp_path: Path) -> None:
-    fresh.install(wheel, *HOST_NEEDS)
-    fresh.uninstall(PLUGIN)
-    assert not list(fresh.packages.glob("openwebui_billing*"))
-    with serving(fresh, tmp_path, *UVICORN) as url:
+def test_uninstalling_leaves_nothing(installed: Environment, tmp_path: Path) -> None:
+    rest = installed.copy(tmp_path / "venv")
+    rest.uninstall(PLUGIN)
+    assert not list(rest.packages.glob("openwebui_billing*"))
+    with serving(rest, tmp_path, *UVICORN) as url:
         assert status_without_a_token(url) == 405
 
 
-def test_an_editable_install_works_and_uninstalls(fresh: Environment, tmp_path: Path) -> None:
-    fresh.install(*HOST_NEEDS, options=["--editable", str(ROOT)])
-    with serving(fresh, tmp_path, *UVICORN) as url:
+def test_an_editable_install_works_and_uninstalls(host_only: Environment, tmp_path: Path) -> None:
+    host_only.install(options=["--editable", str(ROOT)])
+    with serving(host_only, tmp_path, *UVICORN) as url:
         assert status_without_a_token(url) == 401
-    fresh.uninstall(PLUGIN)
-    assert not list(fresh.packages.glob("*openwebui_billing*"))
+    host_only.uninstall(PLUGIN)
+    assert not list(host_only.packages.glob("*openwebui_billing*"))
 
 
 def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -123,39 +119,40 @@ def test_the_source_archive_builds_the_same_wheel(wheel: Path, tmp_path: Path) -
         assert "openwebui_billing_reconcile_autoload.pth" in ours.namelist()
 
 
-def test_an_upgrade_replaces_an_older_version(fresh: Environment, wheel: Path, tmp_path: Path) -> None:
+def test_an_upgrade_replaces_an_older_version(host_only: Environment, wheel: Path, tmp_path: Path) -> None:
     old = tmp_path / "old"
     shutil.copytree(ROOT / "openwebui_billing_reconcile", old / "openwebui_billing_reconcile")
     for name in ("README.md", "LICENSE", "openwebui_billing_reconcile_autoload.pth"):
         shutil.copy(ROOT / name, old)
     project = (ROOT / "pyproject.toml").read_text()
     (old / "pyproject.toml").write_text(re.sub(r'\nversion = "[^"]+"', '\nversion = "0.0.1"', project))
-    fresh.install(old, *HOST_NEEDS)
-    fresh.install(wheel)
-    assert len(list(fresh.packages.glob("openwebui_billing_reconcile-*.dist-info"))) == 1
-    with serving(fresh, tmp_path / "data", *UVICORN) as url:
+    host_only.install(old)
+    host_only.install(wheel)
+    assert len(list(host_only.packages.glob("openwebui_billing_reconcile-*.dist-info"))) == 1
+    with serving(host_only, tmp_path / "data", *UVICORN) as url:
         assert status_without_a_token(url) == 401
 
 
 def test_a_plugin_installed_to_a_target_folder_attaches_through_asgi(
-    fresh: Environment, wheel: Path, tmp_path: Path
+    host_only: Environment, wheel: Path, tmp_path: Path
 ) -> None:
-    fresh.install("fastapi", "sqlalchemy", *HOST_NEEDS)
     target = tmp_path / "target"
-    fresh.install(wheel, options=["--target", str(target)])
+    host_only.install(wheel, options=["--target", str(target)])
     asgi = ("-m", "uvicorn", "openwebui_billing_reconcile.asgi:app", "--port", "0")
-    with serving(fresh, tmp_path / "asgi", *asgi, pythonpath=target) as url:
+    with serving(host_only, tmp_path / "asgi", *asgi, pythonpath=target) as url:
         assert status_without_a_token(url) == 401
 
 
 MODULES = "import json, sys; print(json.dumps(sorted(sys.modules)))"
 
 
-def test_the_interpreters_start_imports_nothing_but_ours(installed: Environment, fresh: Environment) -> None:
+def test_the_interpreters_start_imports_nothing_but_ours(
+    installed: Environment, host_only: Environment
+) -> None:
     def started(env: Environment) -> set[str]:
         return set(json.loads(env.say(MODULES)))
 
-    assert started(installed) - started(fresh) == {
+    assert started(installed) - started(host_only) == {
         "openwebui_billing_reconcile",
         "openwebui_billing_reconcile._autoload",
     }
