@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from tests.support.harness.host import running_host
+from tests.support.harness.host import Program, running_host
 from tests.support.harness.postgres import running_postgres
 from tests.support.yookassa.process import ROOT
 
@@ -127,6 +127,9 @@ async def _fixture(
     }
     # Connections stay open between rounds, and the access log is off.
     options = ("--no-access-log", "--timeout-keep-alive", "600", "--backlog", "2048")
-    with running_host(database_url=address, env=env, app="tests.bench.app:app", options=options) as host:
+    program = Program(is_fresh=True)  # a forked one shares memory, which would not be counted
+    with running_host(
+        program, database_url=address, env=env, app="tests.bench.app:app", options=options
+    ) as host:
         async with Fixture(host, provider, payments, callers) as fixture:
             yield fixture

@@ -59,11 +59,13 @@ class Program:
     """Which host, by its backend folder, and the Python that runs it.
 
     ``shape`` is the real host, older or newer, that the reference host is like; others have only their own.
+    ``is_fresh``: each of its processes is an interpreter that is started for it.
     """
 
     folder: Path = REFERENCE_FOLDER
     python: str = sys.executable
     shape: Literal["p", "n"] = "p"
+    is_fresh: bool = False
 
     @property
     def is_reference(self) -> bool:
@@ -73,7 +75,7 @@ class Program:
     @property
     def is_forked(self) -> bool:
         """Whether its processes may be forked from one of ours, which has the libraries."""
-        return self.python == sys.executable
+        return self.python == sys.executable and not self.is_fresh
 
     def environment(
         self,
