@@ -87,7 +87,10 @@ class ForkedProcess:
         return self.returncode
 
     def _number(self) -> int:
-        return int.from_bytes(os.read(self._report, _NUMBER), sys.byteorder, signed=True)
+        number = os.read(self._report, _NUMBER)
+        if not number:  # 0 would be this process's own group
+            raise RuntimeError("The fork server has ended")
+        return int.from_bytes(number, sys.byteorder, signed=True)
 
 
 class ForkServer:
@@ -115,13 +118,13 @@ class ForkServer:
         assert option in _RUN
         order = {"option": option, "program": program, "env": {**env}, "cwd": str(cwd)}
         ours, theirs = zip(os.pipe(), os.pipe(), os.pipe(), strict=True)
-        try:
-            with self._lock:
+        with self._lock:
+            try:
                 socket.send_fds(self._orders, [json.dumps(order).encode() + b"\n"], theirs)
-        finally:
-            for end in theirs:
-                os.close(end)
-        return ForkedProcess(*ours)
+            finally:
+                for end in theirs:
+                    os.close(end)
+            return ForkedProcess(*ours)
 
     def close(self) -> None:
         """Let it end. What it has forked goes on."""
