@@ -158,17 +158,22 @@ def test_the_interpreters_start_imports_nothing_but_ours(
     }
 
 
-def test_the_interpreters_start_takes_less_than_a_millisecond_more(installed: Environment) -> None:
-    def microseconds() -> int:
-        """Python's own count of what importing us took."""
+def test_the_interpreters_start_is_little_longer(installed: Environment) -> None:
+    def microseconds() -> dict[str, int]:
+        """Python's own count of what each import took, those it contains included."""
         listing = _stderr_of(installed, "-X", "importtime", "-c", "pass")
-        ours = re.findall(
-            r"\|\s+(\d+) \|\s+openwebui_billing_reconcile(?:\._autoload)?$", listing, re.MULTILINE
-        )
-        return max(map(int, ours))  # cumulative: the package includes its submodule or stands beside it
+        return {
+            name: int(took) for took, name in re.findall(r"\|\s+(\d+) \|\s+(\S+)$", listing, re.MULTILINE)
+        }
 
-    # The least of several: another process can only make it look slower.
-    assert min(microseconds() for _ in range(20)) < 1000
+    def share() -> float:
+        took = microseconds()
+        package = "openwebui_billing_reconcile"  # it includes its submodule or stands beside it
+        return max(took.get(package, 0), took[f"{package}._autoload"]) / took["site"]
+
+    # A share, since the machine may be slow: on one that is not, it is less than a millisecond. The least of
+    # several, since another process can only make it look slower.
+    assert min(share() for _ in range(20)) < 0.3
 
 
 def _stderr_of(env: Environment, *arguments: str) -> str:
