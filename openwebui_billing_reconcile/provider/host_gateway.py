@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from openwebui_billing_reconcile.errors import (
-    GatewayError,
-    GatewayRejectedError,
-    GatewayThrottledError,
-    PaymentNotFoundError,
-)
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway
 
-from .cooldown import DEFAULT_COOLDOWN
-
-_MAX_ERROR_CHARACTERS = 4096
+from .http_errors import error_for_status, parse_retry_after
+from .shop import is_test_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +58,3 @@ class ListingHostGateway(HostGateway):
     async def list_captured(self, since: float, cursor: str | None) -> CapturedPage:
         """See ``ListingGateway``."""
         return await self._listing.list_captured(since, cursor)
-
-
-def is_test_key(secret_key: object) -> bool | None:
-    """Return whether a shop's secret key is a test shop's, which begins so; ``None``: there is no key."""
-    return str(secret_key).startswith("test_") if secret_key else None
-
-
-def error_for_status(status: int | None, pause: float = DEFAULT_COOLDOWN) -> GatewayError:
-    """The error for an HTTP status of the provider; ``None``: there was no answer with a status."""
-    if status == 404:
-        return PaymentNotFoundError("the provider does not know this payment")
-    if status in {400, 401, 403}:
-        return GatewayRejectedError(f"the provider answered {status}")
-    if status == 429:
-        return GatewayThrottledError("the provider asks for a pause", retry_after=pause)
-    return GatewayError(f"the provider answered {status}" if status else "the provider did not answer")
-
-
-def parse_retry_after(text: object) -> float:
-    """Return the seconds of ``retry_after`` in the text of the provider's error, which is in milliseconds."""
-    body = _json(text)
-    milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
-        return DEFAULT_COOLDOWN
-    if not 0 <= milliseconds <= 3_600_000:  # also NaN, which JSON as Python reads it can hold
-        return DEFAULT_COOLDOWN
-    return milliseconds / 1000
-
-
-def _json(text: object) -> object:
-    try:
-        return json.loads(str(text)) if len(str(text)) <= _MAX_ERROR_CHARACTERS else None
-    except (ValueError, RecursionError):
-        return None

@@ -21,7 +21,8 @@ from openwebui_billing_reconcile.errors import GatewayError, NotConfiguredError,
 from openwebui_billing_reconcile.hookspecs import CapturedPage
 
 from .client import MAX_QUERIES_IN_FLIGHT
-from .host_gateway import error_for_status, is_test_key, parse_retry_after
+from .http_errors import error_for_status, parse_retry_after
+from .shop import is_test_key
 
 log = logging.getLogger(__name__)
 
