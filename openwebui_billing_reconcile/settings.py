@@ -109,7 +109,7 @@ ENABLED = Flag("ENABLE_BILLING_TOPUP_RECONCILE", _boolean, True, on_bad_value=Fa
 FRONTEND = _flag("ENABLE_BILLING_TOPUP_RECONCILE_FRONTEND", _boolean, "true")
 RATE_LIMIT = _flag("BILLING_TOPUP_RECONCILE_RATE_LIMIT", _rates, "30/minute")
 DEADLINE = _flag("BILLING_TOPUP_RECONCILE_DEADLINE_SECONDS", _seconds(0.1, 10), "8")
-"""At most 10 s, since the whole reply has 12, see ``topup.resources``."""
+"""At most 10 s, since the whole reply has 12, see ``topup.reply``."""
 
 TEST_PAYMENTS = _flag("BILLING_TOPUP_RECONCILE_ACCEPT_TEST_PAYMENTS", _boolean_or_auto, "auto")
 BLOCKED = _flag("BILLING_TOPUP_RECONCILE_BLOCKED_PLUGINS", _names, "")
@@ -121,6 +121,7 @@ SWEEP_SECONDS = _flag("BILLING_TOPUP_RECONCILE_SWEEP_SECONDS", _seconds(1, 3600)
 
 TAKE_OVER = _flag("BILLING_TOPUP_RECONCILE_TAKE_OVER", _boolean, "false")
 
+# What is not in here is reported as no flag of ours.
 FLAGS: tuple[Flag[Any], ...] = (
     ENABLED,
     FRONTEND,

@@ -41,7 +41,8 @@ from openwebui_billing_reconcile.provider.client import ANSWER_TTL, charge_nothi
 from openwebui_billing_reconcile.settings import Mode
 
 from .backlog import Backlog, Unsettled
-from .resources import REPLY_TIMEOUT, LoopResources, Resources, reply
+from .reply import REPLY_TIMEOUT, reply
+from .resources import LoopResources, Resources
 from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
 
 REPAIR_TIMEOUT: Final = 1.0
@@ -195,9 +196,9 @@ class Reconciler:
     ) -> ReconcileResult:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
-        slot = shared.write_slot(call.user_id)
+        lock = shared.user_write_lock.hold(call.user_id)
         try:
-            return await shared.single_flight.run(key, slot, partial(shared.thread.run, settle))
+            return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
         except PaymentHeldError as held:
             await self._report_held(call, held)
             raise
@@ -213,8 +214,8 @@ class Reconciler:
         complete = partial(self._settlement.complete, call, local, entry, SUCCEEDED)
         if not needs_repair(local):
             return complete()
-        if not shared.user_write_locks.locked(call.user_id):
+        if not shared.user_write_lock.is_held(call.user_id):
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPAIR_TIMEOUT):
-                    return await shared.tasks.run(shared.write(call.user_id, complete))
+                    return await shared.tasks.run(shared.user_write_lock.run(call.user_id, complete))
         return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)

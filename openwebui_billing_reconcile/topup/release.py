@@ -44,7 +44,8 @@ from openwebui_billing_reconcile.money.values import (
 )
 from openwebui_billing_reconcile.settings import MODE, Mode
 
-from .resources import REPLY_TIMEOUT, Resources, reply
+from .reply import REPLY_TIMEOUT, reply
+from .resources import Resources
 from .settle import database_errors, mark_succeeded
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,7 @@ class Releaser:
                     raise StillBeingCheckedError
                 return self._release(order, payment, user_id, shop, confirm=confirm)
 
-            return await shared.tasks.run(shared.write(user_id, work))
+            return await shared.tasks.run(shared.user_write_lock.run(user_id, work))
 
     def _owner(self, payment: ProviderPayment) -> str:
         """Return whose it is. Where our tables do not say, its metadata must name a user of this host."""

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable
 from typing import Final, TypeVar
 
 from openwebui_billing_reconcile.concurrency import (
     InFlight,
     InFlightLimit,
-    InFlightLimitError,
-    KeyedLock,
     PerLoop,
     SerialThread,
     SingleFlight,
     TaskSet,
 )
-from openwebui_billing_reconcile.errors import (
-    NotConfiguredError,
-    RateLimitedError,
-    ReconcileError,
-    StillBeingCheckedError,
-    UnexpectedError,
-)
+from openwebui_billing_reconcile.errors import NotConfiguredError
 from openwebui_billing_reconcile.hookspecs import PaymentGateway
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -38,13 +27,9 @@ from openwebui_billing_reconcile.provider.user_rate_limit import RateLimiter
 from openwebui_billing_reconcile.settings import Settings
 
 from .events import EventDispatcher
-
-log = logging.getLogger(__name__)
+from .user_write_lock import UserWriteLock
 
 T = TypeVar("T")
-
-REPLY_TIMEOUT: Final = 12.0
-"""The longest a caller waits for the whole reply, in seconds."""
 
 MAX_PAYMENTS_UNDER_WAY: Final = 6
 """Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
@@ -61,31 +46,10 @@ class LoopResources:
         self.provider = ProviderClient(deadline, cooldown=cooldown, on_query=on_query)
         self.tasks = TaskSet()
         self.single_flight = SingleFlight(self.tasks)
-        self.user_write_locks = KeyedLock()
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
         self.settling = InFlight()
         self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
-
-    @asynccontextmanager
-    async def write_slot(self, user_id: str) -> AsyncIterator[None]:
-        """Hold the user's lock and a thread's slot: one call at a time decides and writes for a user.
-
-        So a stuck wallet holds up its owner and one thread. Raises ``StillBeingCheckedError`` when lock
-        and slot cannot be had within ``REPLY_TIMEOUT``.
-        """
-        async with AsyncExitStack() as held:
-            try:
-                async with asyncio.timeout(REPLY_TIMEOUT):
-                    await held.enter_async_context(self.user_write_locks(user_id))
-                    await held.enter_async_context(self.thread.slot())
-            except TimeoutError:
-                raise StillBeingCheckedError from None
-            yield
-
-    async def write(self, user_id: str, work: Callable[[], T]) -> T:
-        """Run ``work`` on a thread, in the user's write slot."""
-        async with self.write_slot(user_id):
-            return await self.thread.run(work)
+        self.user_write_lock = UserWriteLock(self.thread)
 
     async def read(self, work: Callable[[], T]) -> T:
         """Run ``work`` on a thread."""
@@ -122,20 +86,3 @@ class Resources:
     def shop(self, gateway: PaymentGateway) -> Shop:
         """Return the host's side of payments that ``gateway`` knows."""
         return shop_of(gateway, self.settings, self.host.default_currency)
-
-
-@asynccontextmanager
-async def reply() -> AsyncIterator[None]:
-    """Bound a reply's time, and raise nothing but ``ReconcileError``."""
-    try:
-        async with asyncio.timeout(REPLY_TIMEOUT):
-            yield
-    except ReconcileError:
-        raise
-    except TimeoutError:
-        raise StillBeingCheckedError from None
-    except InFlightLimitError:
-        raise RateLimitedError(retry_after=1) from None
-    except Exception as error:
-        log.error("Reconciling a top-up failed unexpectedly: %s", type(error).__name__)
-        raise UnexpectedError from error

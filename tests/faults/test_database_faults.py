@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from openwebui_billing_reconcile.topup.reconcile import WALLET_TIMEOUT
-from openwebui_billing_reconcile.topup.resources import REPLY_TIMEOUT
+from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
 from tests.support.harness.books import Books
 from tests.support.harness.host import User
 from tests.support.harness.postgres import Postgres, closing_engine

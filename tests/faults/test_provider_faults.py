@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from openwebui_billing_reconcile.topup.resources import REPLY_TIMEOUT
+from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
 from tests.support.harness.host import Host, User
 from tests.support.harness.waiting import wait_until
 from tests.support.yookassa.client import Document

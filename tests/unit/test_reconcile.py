@@ -31,7 +31,7 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile, resources
+from openwebui_billing_reconcile.topup import reconcile, reply, resources, user_write_lock
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
@@ -183,7 +183,8 @@ async def test_a_reply_that_takes_too_long_is_given_up_and_lands_later(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "REPLY_TIMEOUT", 0.2)
-    mocker.patch.object(resources, "REPLY_TIMEOUT", 0.2)
+    mocker.patch.object(reply, "REPLY_TIMEOUT", 0.2)
+    mocker.patch.object(user_write_lock, "REPLY_TIMEOUT", 0.2)
     desk.provider.may_answer.clear()
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk()

@@ -533,7 +533,7 @@ async def test_a_release_that_has_begun_goes_on_without_its_caller(
     await has_begun.wait()
     caller.cancel()
     await asyncio.wait({caller})
-    assert office.resources.of_loop().user_write_locks.locked("me")
+    assert office.resources.of_loop().user_write_lock.is_held("me")
     may_go_on.set()
     await until(lambda: office.account.events)
     assert office.entries() == ["pay-1"]
