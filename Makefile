@@ -6,20 +6,15 @@ PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test newer unit prove bench contract matrix check check-frontend format lock dist clean
+.PHONY: demo test newer unit coverage prove bench contract matrix check check-frontend format lock dist clean
 
 ## The main story over real HTTP; ARGS=--serve keeps it running for a browser.
 demo: $(READY)
 	$(BIN)/python -m tests.support.demo $(ARGS)
 
-# Python is half as slow again while coverage is measured, and the unit tests alone have to reach every part.
-## Every test, with the package's coverage by its unit tests; ARGS are options for pytest.
+## Every test; ARGS are options for pytest.
 test: $(READY)
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2 tests/unit $(ARGS)
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal --ignore tests/unit $(ARGS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 ## Contract and faults on the reference host's second shape, that of newer hosts.
 SUITES ?= tests/contract tests/faults
@@ -29,6 +24,13 @@ newer: $(READY)
 ## The tests that start no process.
 unit: $(READY)
 	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
+
+## How much of the package the unit tests reach. Python is half as slow again meanwhile.
+coverage: $(READY)
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n 2 tests/unit $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 ## The long versions of the fault tests.
 prove: $(READY)

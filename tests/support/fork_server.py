@@ -9,6 +9,7 @@ Both sides are here: ``ForkServer`` asks, and this module, run as a program, for
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import multiprocessing
@@ -208,6 +209,7 @@ def main() -> None:
     """Import the libraries and fork; in each new process, run what it is for."""
     for library in _LIBRARIES:
         importlib.import_module(library)
+    gc.freeze()  # else each new process copies all of that once its garbage is collected
     workers: Any = importlib.import_module("uvicorn._subprocess")
     workers.spawn = multiprocessing.get_context("fork")  # else uvicorn starts each of its workers anew
     order = _serve(socket.socket(fileno=int(sys.argv[1])))
