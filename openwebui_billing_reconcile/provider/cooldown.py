@@ -1,4 +1,7 @@
-"""The pause of all queries about one account that its provider asks for with a 429."""
+"""The pause of all queries about one account that its provider asks for with a 429.
+
+Who asks the provider starts it and keeps to it: see ``client``.
+"""
 
 from __future__ import annotations
 
