@@ -97,12 +97,7 @@ def of_user(user: User, findings: list[dict[str, Any]]) -> dict[str, dict[str, A
 def command(host: Host, *options: str) -> subprocess.CompletedProcess[str]:
     """Run the command beside the host, in its environment."""
     program = [host.program.python, "-m", "openwebui_billing_reconcile", "audit", *options]
-    folder, environment = host.program.folder, host.environment
-    if host.program.is_forked:
-        return fork_server.run(program, environment, folder, timeout=120)
-    return subprocess.run(
-        program, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    return fork_server.run(program, host.environment, host.program.folder, timeout=120)
 
 
 def test_endpoint_stream_and_command_name_the_same_truth_and_write_nothing(host: Host, user: User) -> None:

@@ -58,7 +58,8 @@ class Environment:
     def copy(self, folder: Path) -> Environment:
         """Another one with the same in it, which takes a tenth of the time to install that.
 
-        Installed files are never written to, only replaced, so both may have them.
+        Installed files are never written to, only replaced, so both may have them. The commands in its
+        ``bin`` are the other's: run modules.
         """
         shutil.copytree(self.folder, folder, symlinks=True, copy_function=os.link)
         return Environment(folder)

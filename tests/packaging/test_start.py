@@ -1,4 +1,4 @@
-"""A host starts in an interpreter of its own: the start-up hook attaches, as ``status`` foretold."""
+"""A host starts in a process of its own: the start-up hook attaches, as ``status`` foretold."""
 
 from __future__ import annotations
 

@@ -142,14 +142,23 @@ def fork_server() -> ForkServer:
 def run(
     command: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float
 ) -> subprocess.CompletedProcess[str]:
-    """Run such a command to its end and return what it wrote; it is killed after ``timeout`` seconds."""
+    """Run a command to its end and return what it wrote; it is killed after ``timeout`` seconds.
+
+    It is forked where it can be: not another Python, nor one that is given options of its own.
+    """
+    if command[0] != sys.executable or command[1] not in _RUN:
+        return subprocess.run(
+            command, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False
+        )
     process = fork_server().start(command, env, cwd)
     killer = threading.Timer(timeout, os.killpg, (process.pid, signal.SIGKILL))
     killer.start()
-    with process.stdout, process.stderr, ThreadPoolExecutor(2) as readers:
-        stdout, stderr = readers.map(lambda stream: stream.read(), (process.stdout, process.stderr))
-        returncode = process.wait()
-    killer.cancel()
+    try:
+        with process.stdout, process.stderr, ThreadPoolExecutor(2) as readers:
+            stdout, stderr = readers.map(lambda stream: stream.read(), (process.stdout, process.stderr))
+            returncode = process.wait()
+    finally:
+        killer.cancel()
     return subprocess.CompletedProcess(command, returncode, stdout, stderr)
 
 

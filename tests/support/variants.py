@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,14 +83,8 @@ class Variant:
 
         With ``options`` of Python's it is run by an interpreter that is started for it.
         """
-        surroundings = {**environment(self.folder), **(env or {})}
         command = [sys.executable, *options, "-c", code]
-        if options:
-            done = subprocess.run(
-                command, cwd=self.folder, env=surroundings, capture_output=True, text=True, timeout=120
-            )
-        else:
-            done = fork_server.run(command, surroundings, self.folder, timeout=120)
+        done = fork_server.run(command, {**environment(self.folder), **(env or {})}, self.folder, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout, done.stderr
 
