@@ -1,7 +1,8 @@
 """The host's application in a worker under test: ``uvicorn tests.faults.app:app``.
 
 The plugin attaches to it as to any host. The steps of its calls are watched, and mutations applied, from
-outside.
+outside. And it notes nobody's visits: hosts write them after their answers, at a moment that no test chooses,
+and a call that meets SQLite's lock then reads again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 
 from open_webui.internal.db import engine
 from open_webui.main import app
+from open_webui.models.users import UsersTable
 from sqlalchemy import event
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -53,6 +55,11 @@ def _checkout(connection: Any, _record: Any, _proxy: Any) -> None:
         connection.readonly = _read_only
 
 
+def note_no_visit(_users: UsersTable, _user_id: str) -> None:
+    """Stand in the place of the host's own."""
+
+
+UsersTable.update_last_active_by_id = note_no_visit
 watched_steps.install()
 # In front of the host's route that answers for every path.
 app.router.routes[:0] = [

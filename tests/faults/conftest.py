@@ -59,7 +59,7 @@ def sqlite_pair(program: Program, simulator: Simulator, checkpoints: Checkpoints
     """Two hosts on SQLite."""
     with watched_host(program, checkpoints=checkpoints, simulator=simulator, env=WATCHED) as host:
         url = host.environment["DATABASE_URL"]
-        with running_host(program, simulator=simulator, database_url=url) as other:
+        with watched_host(program, simulator=simulator, database_url=url) as other:
             yield HostPair(host, other, checkpoints)
 
 
@@ -73,7 +73,7 @@ def postgres_pair(
         watched_host(
             program, checkpoints=checkpoints, simulator=simulator, database_url=url, env=env
         ) as host,
-        running_host(program, simulator=simulator, database_url=url) as other,
+        watched_host(program, simulator=simulator, database_url=url) as other,
     ):
         yield HostPair(host, other, checkpoints)
 

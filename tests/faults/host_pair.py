@@ -75,7 +75,7 @@ def watched_host(
     env: Mapping[str, str] | None = None,
     **options: Any,
 ) -> AbstractContextManager[Host]:
-    """Start a host whose workers report their steps and can be mutated."""
+    """Start a host that can be mutated; with ``checkpoints`` its workers report their steps."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     variables = {"PYTHONPATH": os.pathsep.join(paths)}
     if checkpoints:
