@@ -5,6 +5,8 @@ ARGS ?=
 PROCESSES ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
+# The tests start hundreds of interpreters, each of which would compile every library anew without bytecode.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo test newer unit coverage prove bench contract matrix check check-frontend format lock dist clean
 
