@@ -235,7 +235,7 @@ def _hook(is_installed: bool) -> str:
 
 def _installed() -> list[str]:
     """Each installation on the path, the one that counts first."""
-    found = (d for d in metadata.distributions() if (d.metadata["Name"] or "").lower() == DISTRIBUTION)
+    found = metadata.distributions(name=DISTRIBUTION)
     return list(dict.fromkeys(f"{d.version} in {d.locate_file('')}" for d in found))
 
 
