@@ -6,9 +6,9 @@ import importlib
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from fastapi import APIRouter
@@ -307,7 +307,7 @@ class StubHost:
             for parent in (PACKAGE, package):
                 sys.modules.setdefault(parent, _package(parent))
             module = sys.modules[name] = ModuleType(name)
-            exec(compile(text, name, "exec"), vars(module))
+            exec(_compiled(text, name), vars(module))
             setattr(sys.modules[package], name.rpartition(".")[2], module)
 
     def unload(self) -> None:
@@ -369,6 +369,11 @@ class StubHost:
             router and router.lifespan_context,
             service and dict(vars(service)),
         ]
+
+
+@cache
+def _compiled(text: str, module: str) -> CodeType:
+    return compile(text, module, "exec")
 
 
 def _package(name: str) -> ModuleType:

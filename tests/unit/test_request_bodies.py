@@ -44,10 +44,17 @@ class Endpoint:
             return await http.post(PATH, content=content, headers=headers)
 
 
+@pytest.fixture(scope="module")
+def endpoint_of_all(module_mocker: MockerFixture) -> Endpoint:
+    """Return one for all tests here: making it takes longer than any of them."""
+    return Endpoint(module_mocker)
+
+
 @pytest.fixture
-def endpoint(mocker: MockerFixture) -> Endpoint:
-    """Return the endpoint of a signed-in user."""
-    return Endpoint(mocker)
+def endpoint(endpoint_of_all: Endpoint) -> Endpoint:
+    """Return the endpoint of a signed-in user, not called yet."""
+    endpoint_of_all.reconcile.reset_mock()
+    return endpoint_of_all
 
 
 def assert_refused(endpoint: Endpoint, response: httpx.Response) -> None:
