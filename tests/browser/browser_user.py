@@ -120,10 +120,14 @@ class BrowserUser:
     def wait(self, seconds: float) -> None:
         """Let time pass in steps; requests sent in a step are answered before the next."""
         for _ in range(round(seconds / STEP_SECONDS)):
-            self._clock.advance(STEP_SECONDS)
-            self.seconds += STEP_SECONDS
-            self.context.clock.run_for(round(STEP_SECONDS * 1000))
-            self._settle()
+            self.leap(STEP_SECONDS)
+
+    def leap(self, seconds: float) -> None:
+        """Let time pass at once: to the page, all of it has passed when the first answer arrives."""
+        self._clock.advance(seconds)
+        self.seconds += seconds
+        self.context.clock.run_for(round(seconds * 1000))
+        self._settle()
 
     def store(self, flow: str | None, token: str | None = None) -> None:
         """Store a token and a top-up in the browser, without loading a page of the host."""
