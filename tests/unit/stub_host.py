@@ -373,7 +373,7 @@ class StubHost:
 
 @cache
 def _compiled(text: str, module: str) -> CodeType:
-    return compile(text, module, "exec")
+    return compile(text, module, "exec", dont_inherit=True)  # its annotations are not ours, which are text
 
 
 def _package(name: str) -> ModuleType:
