@@ -4,6 +4,7 @@ ARGS ?=
 # Test processes where many tests wait.
 PROCESSES ?= 3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 READY := .venv/.ready
 # The tests start hundreds of interpreters, each of which would compile every library anew without bytecode.
 export PYTHONDONTWRITEBYTECODE =
@@ -16,16 +17,16 @@ demo: $(READY)
 
 ## Every test; ARGS are options for pytest.
 test: $(READY)
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
 
 ## Contract and faults on the reference host's second shape, that of newer hosts.
 SUITES ?= tests/contract tests/faults
 newer: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(SUITES) --host-shape n $(ARGS)
+	$(PYTEST) $(SUITES) --host-shape n $(ARGS)
 
 ## The tests that start no process.
 unit: $(READY)
-	$(BIN)/python -m pytest -n 2 tests/unit $(ARGS)
+	$(PYTEST) tests/unit $(ARGS)
 
 ## How much of the package the unit tests reach. Python is half as slow again meanwhile.
 coverage: $(READY)

@@ -116,7 +116,7 @@ def test_a_returned_user_hides_the_page_until_it_is_too_late(browser_user: Brows
     browser_user.return_from_provider()
     browser_user.set_visibility("hidden")
     browser_user.simulator.pay(payment)
-    browser_user.leap(ELEVEN_MINUTES)
+    browser_user.wait(ELEVEN_MINUTES)
     browser_user.assert_state("pending")
     assert browser_user.polled_at == [0]
     browser_user.set_visibility("visible")
