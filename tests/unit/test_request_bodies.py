@@ -45,16 +45,16 @@ class Endpoint:
 
 
 @pytest.fixture(scope="module")
-def endpoint_of_all(module_mocker: MockerFixture) -> Endpoint:
+def shared_endpoint(module_mocker: MockerFixture) -> Endpoint:
     """Return one for all tests here: making it takes longer than any of them."""
     return Endpoint(module_mocker)
 
 
 @pytest.fixture
-def endpoint(endpoint_of_all: Endpoint) -> Endpoint:
+def endpoint(shared_endpoint: Endpoint) -> Endpoint:
     """Return the endpoint of a signed-in user, not called yet."""
-    endpoint_of_all.reconcile.reset_mock()
-    return endpoint_of_all
+    shared_endpoint.reconcile.reset_mock()
+    return shared_endpoint
 
 
 def assert_refused(endpoint: Endpoint, response: httpx.Response) -> None:
