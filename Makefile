@@ -1,8 +1,8 @@
 # Needs Python 3.11 or newer and make; Node.js with npm for the front end's tests. The rest is installed here.
 PYTHON ?= python3
 ARGS ?=
-# Test processes where many tests wait.
-PROCESSES ?= 3
+# Test processes: enough to keep two cores busy, since many tests wait.
+PROCESSES ?= 4
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 READY := .venv/.ready
