@@ -117,17 +117,13 @@ class BrowserUser:
         self._clock.advance(1000)  # so that no state of an earlier test is left
         self._clock_stopped = True
 
-    def wait(self, seconds: float) -> None:
-        """Let time pass in steps; requests sent in a step are answered before the next."""
-        for _ in range(round(seconds / STEP_SECONDS)):
-            self.leap(STEP_SECONDS)
-
-    def leap(self, seconds: float) -> None:
-        """Let time pass at once: to the page, all of it has passed when the first answer arrives."""
-        self._clock.advance(seconds)
-        self.seconds += seconds
-        self.context.clock.run_for(round(seconds * 1000))
-        self._settle()
+    def wait(self, seconds: float, step: float = STEP_SECONDS) -> None:
+        """Let time pass in steps of so many seconds; requests sent in a step are answered before the next."""
+        for _ in range(round(seconds / step)):
+            self._clock.advance(step)
+            self.seconds += step
+            self.context.clock.run_for(round(step * 1000))
+            self._settle()
 
     def store(self, flow: str | None, token: str | None = None) -> None:
         """Store a token and a top-up in the browser, without loading a page of the host."""

@@ -102,7 +102,7 @@ def test_the_user_pays_elsewhere_and_looks_at_the_open_tab(browser_user: Browser
     browser_user.set_visibility("hidden")
     payment = browser_user.user.topup()
     browser_user.simulator.pay(payment)
-    browser_user.leap(ELEVEN_MINUTES)
+    browser_user.wait(ELEVEN_MINUTES, step=10)
     browser_user.assert_balance(EMPTY)
     assert browser_user.simulator.questions(payment) == 0
     browser_user.set_visibility("visible")
@@ -116,7 +116,7 @@ def test_a_returned_user_hides_the_page_until_it_is_too_late(browser_user: Brows
     browser_user.return_from_provider()
     browser_user.set_visibility("hidden")
     browser_user.simulator.pay(payment)
-    browser_user.wait(ELEVEN_MINUTES)
+    browser_user.wait(ELEVEN_MINUTES, step=10)
     browser_user.assert_state("pending")
     assert browser_user.polled_at == [0]
     browser_user.set_visibility("visible")
