@@ -234,8 +234,11 @@ def _hook(is_installed: bool) -> str:
 
 
 def _installed() -> list[str]:
-    """Each installation on the path, the one that counts first."""
-    found = metadata.distributions(name=DISTRIBUTION)
+    """Each installation on the path, the one that counts first.
+
+    A folder that an uninstallation has left behind has no metadata any more, and is none.
+    """
+    found = (d for d in metadata.distributions(name=DISTRIBUTION) if d.read_text("METADATA"))
     return list(dict.fromkeys(f"{d.version} in {d.locate_file('')}" for d in found))
 
 

@@ -279,6 +279,16 @@ def test_two_installed_versions_are_named_the_one_that_counts_first(
     assert installed[0] == f"0.0.9 in {old}"
 
 
+def test_what_an_uninstallation_left_behind_is_not_installed(
+    host: StubHost, backend: Path, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    (tmp_path / "left" / "openwebui_billing_reconcile-0.0.9.dist-info").mkdir(parents=True)
+    mocker.patch.object(sys, "path", [str(tmp_path / "left"), *sys.path])
+    host.write(backend)
+    [installed] = status_of(backend).installed
+    assert not installed.endswith(f"in {tmp_path / 'left'}")
+
+
 @pytest.mark.parametrize("body", [b"<!doctype html>", b"[]", b'{"version": "1"}'])
 def test_an_answer_that_is_no_report_is_not_taken_for_one(mocker: MockerFixture, body: bytes) -> None:
     answered = mocker.MagicMock(status=200)
