@@ -373,7 +373,7 @@ class StubHost:
 
 @cache
 def _compiled(text: str, module: str) -> CodeType:
-    return compile(text, module, "exec", dont_inherit=True)  # its annotations are not ours, which are text
+    return compile(text, module, "exec", dont_inherit=True)  # not with this module's postponed annotations
 
 
 def _package(name: str) -> ModuleType:

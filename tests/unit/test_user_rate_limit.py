@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import limits
 import pytest
+from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.errors import RateLimitedError, TemporarilyUnavailableError
 from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
@@ -102,19 +103,20 @@ async def test_the_user_idle_longest_is_forgotten_first(
     assert await granted(budget, 1, "idle") == 1
 
 
-async def test_memory_is_bounded(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(user_rate_limit, "MAX_USERS", 3000)
-    users = [str(uuid4()) for _ in range(3 * 3000)]
+async def test_memory_is_bounded(clock: Clock, mocker: MockerFixture) -> None:
+    most, bytes_each = 3000, 500
+    mocker.patch.object(user_rate_limit, "MAX_USERS", most)
+    users = [str(uuid4()) for _ in range(3 * most)]
     budget = limiter("30/minute", clock)
     tracemalloc.start()
-    for user_id in users[:3000]:
+    for user_id in users[:most]:
         await budget.hit(user_id)
     full, _ = tracemalloc.get_traced_memory()
-    for user_id in users[3000:]:
+    for user_id in users[most:]:
         await budget.hit(user_id)
     later, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert full < 3000 * 500
+    assert full < most * bytes_each
     assert later < full * 1.5
 
 
