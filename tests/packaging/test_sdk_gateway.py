@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import subprocess
 import sys
@@ -191,15 +192,15 @@ async def test_a_deadline_is_kept_and_the_event_loop_stays_free(
 
 
 async def test_the_process_wide_configuration_is_neither_read_nor_changed(
-    provider: Simulator, gateway: SdkGateway, monkeypatch: pytest.MonkeyPatch
+    provider: Simulator, gateway: SdkGateway, mocker: MockerFixture
 ) -> None:
     class Forbidden(logging.Logger):
         def info(self, *_: object, **__: object) -> None:
             raise AssertionError("the SDK logged a request")
 
-    monkeypatch.setattr(Configuration, "account_id", "another shop")
-    monkeypatch.setattr(Configuration, "secret_key", "another key")
-    monkeypatch.setattr(Configuration, "logger", Forbidden("forbidden"))
+    mocker.patch.object(Configuration, "account_id", "another shop")
+    mocker.patch.object(Configuration, "secret_key", "another key")
+    mocker.patch.object(Configuration, "logger", Forbidden("forbidden"))
     before = {name: value for name, value in vars(Configuration).items() if not callable(value)}
     answer: Any = await gateway.get_payment(provider.create()["id"])
     assert answer["status"] == "succeeded"
@@ -323,18 +324,18 @@ async def test_a_connection_made_after_the_end_is_closed() -> None:
 
 
 async def test_the_credentials_go_nowhere_else(
-    provider: Simulator, gateway: SdkGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    provider: Simulator, gateway: SdkGateway, tmp_path: Path, mocker: MockerFixture
 ) -> None:
     reached: list[object] = []
     elsewhere = await asyncio.start_server(lambda *_: reached.append(_), "127.0.0.1", 0)
     host, port = elsewhere.sockets[0].getsockname()
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login another password shop\n")
-    monkeypatch.setenv("NETRC", str(netrc))
+    mocker.patch.dict(os.environ, {"NETRC": str(netrc)})
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.setenv(name, f"http://{host}:{port}")
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    monkeypatch.delenv("no_proxy", raising=False)
+        os.environ[name] = f"http://{host}:{port}"
+    os.environ.pop("NO_PROXY", None)
+    os.environ.pop("no_proxy", None)
     payment = provider.create()
     answer: Any = await gateway.get_payment(payment["id"])  # 401 with the credentials of .netrc
     assert answer["id"] == payment["id"]

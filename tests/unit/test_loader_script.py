@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fastapi import APIRouter, FastAPI
+from pytest_mock import MockerFixture
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -302,9 +303,9 @@ async def test_the_application_starts_where_nobody_serves_the_file(caplog: pytes
 
 
 async def test_the_application_starts_where_our_script_is_lost(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    app: FastAPI, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(frontend, "SCRIPT", "static/lost.js")
+    mocker.patch.object(frontend, "SCRIPT", "static/lost.js")
     async with running(app) as site:
         assert (await site.get(LOADER)).content == THEIRS
     (record,) = [record for record in caplog.records if record.name == frontend.__name__]

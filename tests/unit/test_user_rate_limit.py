@@ -82,18 +82,16 @@ async def test_who_is_refused_waits_for_the_strictest_rate(clock: Clock) -> None
 
 
 @pytest.mark.parametrize("step", [-HOUR, HOUR])
-async def test_a_wall_clock_that_is_set_changes_nothing(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wall_clock_that_is_set_changes_nothing(step: float, mocker: MockerFixture) -> None:
     budget = RateLimiter(limits.parse_many("2/minute"))
     assert await granted(budget, 3) == 2
     now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() + step)
+    mocker.patch.object(time, "time", side_effect=lambda: now() + step)
     assert 58 <= await retry_after(budget) <= 60
 
 
-async def test_the_user_idle_longest_is_forgotten_first(
-    clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(user_rate_limit, "MAX_USERS", 100)
+async def test_the_user_idle_longest_is_forgotten_first(clock: Clock, mocker: MockerFixture) -> None:
+    mocker.patch.object(user_rate_limit, "MAX_USERS", 100)
     budget = limiter("1/minute", clock)
     await budget.hit("idle")
     await budget.hit("busy")
@@ -234,9 +232,9 @@ def test_an_unusable_address_is_one_line_without_its_password(caplog: pytest.Log
 
 
 def test_without_the_redis_package_there_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mocker: MockerFixture, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    mocker.patch.dict(sys.modules, {"redis.asyncio": None})
     assert open_redis("redis://127.0.0.1", "open-webui") is None
     (record,) = caplog.records
     assert "REDIS_URL cannot be used (ModuleNotFoundError)" in record.getMessage()
@@ -253,9 +251,9 @@ def test_without_the_redis_package_there_is_one_line(
     ],
 )
 def test_the_host_says_where_its_redis_is(
-    env: dict[str, object], url: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+    env: dict[str, object], url: str, prefix: str, mocker: MockerFixture
 ) -> None:
-    monkeypatch.setattr(OpenWebUIHost, "__init__", lambda _host: None)
+    mocker.patch.object(OpenWebUIHost, "__init__", return_value=None)
     host = OpenWebUIHost()  # type: ignore[call-arg]
     host._modules = {ENV: SimpleNamespace(**env)}  # type: ignore[dict-item]
     assert (host.redis_url, host.redis_key_prefix) == (url, prefix)
