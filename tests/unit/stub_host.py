@@ -12,6 +12,7 @@ from types import CodeType, ModuleType
 from typing import Any
 
 from fastapi import APIRouter
+from sqlalchemy.dialects.sqlite import insert
 from starlette.routing import Match
 
 from openwebui_billing_reconcile.host.requirements import (
@@ -307,7 +308,10 @@ class StubHost:
             for parent in (PACKAGE, package):
                 sys.modules.setdefault(parent, _package(parent))
             module = sys.modules[name] = ModuleType(name)
-            exec(_compiled(text, name), vars(module))
+            if name == TABLES:
+                vars(module).update(_models(text))
+            else:
+                exec(_compiled(text, name), vars(module))
             setattr(sys.modules[package], name.rpartition(".")[2], module)
 
     def unload(self) -> None:
@@ -336,8 +340,9 @@ class StubHost:
 
     def add(self, model: str, **columns: Any) -> None:
         """Add a row, in the place of one with the same id."""
+        row = insert(getattr(self.module(TABLES), model)).values(columns)
         with self.module(DB).get_db() as session:
-            session.merge(getattr(self.module(TABLES), model)(**columns))
+            session.execute(row.on_conflict_do_update(index_elements=["id"], set_=columns))
             session.commit()
 
     def add_wallet(self, **changes: Any) -> None:
@@ -369,6 +374,14 @@ class StubHost:
             router and router.lifespan_context,
             service and dict(vars(service)),
         ]
+
+
+@cache
+def _models(text: str) -> dict[str, Any]:
+    """Run a module of models once for all tests: SQLAlchemy takes its time, and nothing changes them."""
+    names: dict[str, Any] = {"__name__": TABLES}
+    exec(_compiled(text, TABLES), names)
+    return names
 
 
 @cache
