@@ -34,9 +34,11 @@ T = TypeVar("T")
 MAX_PAYMENTS_UNDER_WAY: Final = 6
 """Payments of one user that are reconciled at a time, per event loop. Others need slots, too."""
 
+OVERDUE_AFTER: Final = 1.0
+"""The seconds after which a thread that is still at one call gives its place to a spare one."""
+
 # Four threads in all, a small part of the host's pool of 5 + 10 connections.
 _SPARE_THREADS: Final = 3
-_OVERDUE_AFTER: Final = 1.0  # seconds
 
 
 class LoopResources:
@@ -48,7 +50,7 @@ class LoopResources:
         self.single_flight = SingleFlight(self.tasks)
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
         self.settling = InFlight()
-        self.thread = SerialThread(_SPARE_THREADS, _OVERDUE_AFTER)
+        self.thread = SerialThread(_SPARE_THREADS, OVERDUE_AFTER)
         self.user_write_lock = UserWriteLock(self.thread)
 
     async def read(self, work: Callable[[], T]) -> T:

@@ -238,6 +238,7 @@ async def test_a_credit_that_could_not_be_proved_is_reported_with_its_proof(
 async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settled(
     desk: Desk, mocker: MockerFixture
 ) -> None:
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
     desk.provider.status = "pending"
     assert not (await desk()).credited
@@ -257,8 +258,7 @@ async def test_a_poll_gets_no_old_answer_because_another_call_has_only_begun(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
-    mocker.patch.object(resources, "_OVERDUE_AFTER", 0.01)
-    desk.reconciler = Reconciler(Resources(desk.host, Settings()))
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.provider.status = "pending"
     assert not (await desk()).credited
     desk.provider.status = "succeeded"
@@ -347,6 +347,7 @@ async def test_the_payments_under_way_are_counted_for_each_user(desk: Desk) -> N
 
 
 async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker: MockerFixture) -> None:
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
     crediting, may_settle = slow_credits(mocker)
     first = desk.start()
@@ -375,6 +376,7 @@ async def test_a_service_that_fails_takes_no_other_services_call_along(
 async def test_a_newer_answer_is_not_settled_as_an_older_one_that_waits(
     desk: Desk, mocker: MockerFixture
 ) -> None:
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.add_payment("another")
     crediting, may_settle = slow_credits(mocker)
     another = desk.start("another")
@@ -425,6 +427,7 @@ async def test_rate_limit_and_pause_are_shared_in_the_hosts_redis(
 
 
 async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: MockerFixture) -> None:
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.add_payment("lags-behind")
     await desk("lags-behind")
     payment = desk.host.table("Payment")
@@ -553,6 +556,7 @@ async def test_a_status_left_behind_is_put_right_without_a_query(desk: Desk) -> 
 async def test_a_status_that_takes_long_to_put_right_holds_up_no_answer_and_no_loop(
     desk: Desk, mocker: MockerFixture
 ) -> None:
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     await desk()
     with desk.host.session() as session:
         session.execute(desk.host.table("Payment").update().values(status="canceled"))
@@ -572,7 +576,7 @@ async def test_a_status_that_takes_long_to_put_right_holds_up_no_answer_and_no_l
         assert await desk() == ReconcileResult("pay-1", "succeeded", "canceled", credited=True)
     assert threading.get_ident() not in threads
     another = desk.start("another")
-    await asyncio.sleep(1.5)  # the stuck thread no longer counts by then
+    await asyncio.sleep(0.5)  # the stuck thread no longer counts by then
     assert desk.entries() == ["pay-1"]  # one call at a time writes for a user
     may_repair.set()
     assert (await another).credited
