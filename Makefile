@@ -4,7 +4,7 @@ ARGS ?=
 # Test processes: enough to keep two cores busy, since many tests wait.
 PROCESSES ?= 4
 BIN := .venv/bin
-PYTEST := $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
+PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 READY := .venv/.ready
 # The tests start hundreds of interpreters, each of which would compile every library anew without bytecode.
 export PYTHONDONTWRITEBYTECODE =
@@ -24,7 +24,8 @@ SUITES ?= tests/contract tests/faults
 newer: $(READY)
 	$(PYTEST) $(SUITES) --host-shape n $(ARGS)
 
-## The tests that start no process.
+## The tests that start no process. They hardly wait, so one for each core is enough.
+unit: PROCESSES := 2
 unit: $(READY)
 	$(PYTEST) tests/unit $(ARGS)
 
