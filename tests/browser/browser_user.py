@@ -15,7 +15,6 @@ from tests.support.harness.host import RECONCILE, Host, User
 FLOW_KEY = "billing_topup_flow_v1"
 PACKAGE = 100_000
 BALANCE = "/billing/balance"
-STEP_SECONDS = 1.0
 SETTLE_TIMEOUT = 20.0
 
 # Counts the requests of each document, and those whose answers it has not yet processed.
@@ -117,8 +116,15 @@ class BrowserUser:
         self._clock.advance(1000)  # so that no state of an earlier test is left
         self._clock_stopped = True
 
-    def wait(self, seconds: float, step: float = STEP_SECONDS) -> None:
-        """Let time pass in steps of so many seconds; requests sent in a step are answered before the next."""
+    def wait(self, seconds: float) -> None:
+        """Let time pass in steps of a second; requests sent in a step are answered before the next."""
+        self._wait(seconds, step=1.0)
+
+    def idle(self, seconds: float) -> None:
+        """Let time pass in which the script is to do nothing, in few steps."""
+        self._wait(seconds, step=10.0)
+
+    def _wait(self, seconds: float, step: float) -> None:
         for _ in range(round(seconds / step)):
             self._clock.advance(step)
             self.seconds += step

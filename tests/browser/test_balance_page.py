@@ -118,7 +118,7 @@ def test_the_payment_settles_after_the_return(
     assert browser_user.simulator.questions(payment) == len(polls)
     assert len([at for at in browser_user.polled_at if at < 60]) <= 6
     assert browser_user.stored is None
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.loads == loads
     assert len(browser_user.polled_at) == len(polls)
 
@@ -182,7 +182,7 @@ def test_a_hidden_page_does_not_poll(browser_user: BrowserUser) -> None:
     browser_user.return_from_provider()
     browser_user.set_visibility("hidden")
     browser_user.simulator.pay(payment)
-    browser_user.wait(60)
+    browser_user.idle(60)
     assert browser_user.polled_at == [0]
     browser_user.set_visibility("visible")
     assert browser_user.polled_at == [0, 60]
@@ -219,7 +219,7 @@ def test_the_stored_payment_is_another_users(browser_user: BrowserUser) -> None:
     browser_user.simulator.pay(payment)
     browser_user.store(browser_user.flow(payment))
     browser_user.return_from_provider()
-    browser_user.wait(120)
+    browser_user.idle(120)
     browser_user.assert_state("pending")
     browser_user.assert_balance(EMPTY)
     assert browser_user.statuses == [403]
@@ -249,7 +249,7 @@ FLOW = {"started_at_ms": 4e12, "amount_kopeks": 1, "previous_total_kopeks": 0, "
 def test_the_stored_flow_is_invalid(browser_user: BrowserUser, flow: str) -> None:
     browser_user.store(flow)
     browser_user.return_from_provider()
-    browser_user.wait(30)
+    browser_user.idle(30)
     browser_user.assert_balance(EMPTY)
     assert browser_user.polled_at == []
     assert browser_user.loads == 1
@@ -258,7 +258,7 @@ def test_the_stored_flow_is_invalid(browser_user: BrowserUser, flow: str) -> Non
 def test_an_invented_payment_is_queried_once(browser_user: BrowserUser) -> None:
     browser_user.store(json.dumps(FLOW | {"payment_id": "invented"}))
     browser_user.return_from_provider()
-    browser_user.wait(120)
+    browser_user.idle(120)
     browser_user.assert_balance(EMPTY)
     assert browser_user.statuses == [403]
     assert browser_user.simulator.questions("invented") == 1
@@ -272,7 +272,7 @@ def test_other_pages_do_not_poll_and_the_balance_page_does(browser_user: Browser
     browser_user.simulator.pay(payment)
     browser_user.page.goto(browser_user.host.base_url + "/?topup_return=1")
     expect(browser_user.page.get_by_role("heading", name="Chat")).to_be_visible()
-    browser_user.wait(60)
+    browser_user.idle(60)
     assert browser_user.polled_at == []
     browser_user.page.get_by_role("link", name="Balance and top-ups").click()
     browser_user.wait(6)
@@ -287,7 +287,7 @@ def test_leaving_the_balance_page_ends_it(browser_user: BrowserUser) -> None:
     browser_user.return_from_provider()
     browser_user.page.get_by_role("link", name="Chat").click()
     browser_user.simulator.pay(payment)
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.polled_at == [0]
     assert browser_user.loads == 1
 
@@ -374,7 +374,7 @@ def test_without_the_script_the_page_is_as_it_was(
         browser_user.simulator.pay(payment)
         browser_user.return_from_provider()
         browser_user.assert_state("checking")
-        browser_user.wait(60)
+        browser_user.idle(60)
         browser_user.assert_state("pending")
         browser_user.assert_balance(EMPTY)
         assert browser_user.polled_at == []

@@ -42,7 +42,7 @@ def assert_not_reloaded(browser_user: BrowserUser) -> None:
     """Assert that the page stays as it is although the payment is credited."""
     browser_user.wait(NEXT_POLL_SECONDS)
     assert browser_user.user.balance() == 100_000
-    browser_user.wait(IDLE_SECONDS)
+    browser_user.idle(IDLE_SECONDS)
     assert browser_user.loads == 1
     browser_user.assert_state("pending")
     browser_user.assert_balance(EMPTY)
@@ -71,7 +71,7 @@ def test_no_reload_where_the_page_sees_the_credit(browser_user: BrowserUser, pay
     browser_user.wait(6)
     browser_user.assert_state("success")
     browser_user.assert_balance(FULL)
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.loads == 1
 
 
@@ -117,7 +117,7 @@ def test_the_page_refreshes_itself_while_a_dialog_is_open(browser_user: BrowserU
     browser_user.assert_state("success")
     browser_user.assert_balance(FULL)
     browser_user.page.get_by_role("button", name="Allow").click()
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.loads == 1
 
 
@@ -128,7 +128,7 @@ def test_the_user_leaves_while_a_dialog_is_open(browser_user: BrowserUser, payme
     browser_user.page.get_by_role("link", name="Chat").click()
     browser_user.page.get_by_role("button", name="Allow").click()
     browser_user.page.evaluate("window.isSamePage = true")
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.page.evaluate("window.isSamePage")
     assert browser_user.loads == 1
 
@@ -225,5 +225,5 @@ def test_a_newer_topup_is_stored_by_another_tab(browser_user: BrowserUser, payme
     newer = browser_user.flow(browser_user.user.topup())
     browser_user.page.evaluate("(flow) => localStorage.setItem('billing_topup_flow_v1', flow)", newer)
     browser_user.page.get_by_role("button", name="Allow").click()
-    browser_user.wait(120)
+    browser_user.idle(120)
     assert browser_user.loads == 1

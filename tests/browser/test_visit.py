@@ -29,7 +29,7 @@ def assert_shown_by_one_reload(browser_user: BrowserUser, balance: str = FULL, *
     """Assert that the balance is shown, and that the page stays as it is from now on."""
     browser_user.assert_balance(balance)
     expect(browser_user.page.locator(".entries .sum").first).to_be_visible()
-    browser_user.wait(LONG)
+    browser_user.idle(LONG)
     assert browser_user.loads == loads
     assert browser_user.user.balance() == (200_000 if balance == TWICE else 100_000)
 
@@ -102,7 +102,7 @@ def test_the_user_pays_elsewhere_and_looks_at_the_open_tab(browser_user: Browser
     browser_user.set_visibility("hidden")
     payment = browser_user.user.topup()
     browser_user.simulator.pay(payment)
-    browser_user.wait(ELEVEN_MINUTES, step=10)
+    browser_user.idle(ELEVEN_MINUTES)
     browser_user.assert_balance(EMPTY)
     assert browser_user.simulator.questions(payment) == 0
     browser_user.set_visibility("visible")
@@ -116,7 +116,7 @@ def test_a_returned_user_hides_the_page_until_it_is_too_late(browser_user: Brows
     browser_user.return_from_provider()
     browser_user.set_visibility("hidden")
     browser_user.simulator.pay(payment)
-    browser_user.wait(ELEVEN_MINUTES, step=10)
+    browser_user.idle(ELEVEN_MINUTES)
     browser_user.assert_state("pending")
     assert browser_user.polled_at == [0]
     browser_user.set_visibility("visible")
@@ -134,10 +134,10 @@ def test_without_open_topups_nobody_is_asked(browser_user: BrowserUser) -> None:
     browser_user.simulator.forget_requests()
     browser_user.store(None)
     visit(browser_user)
-    browser_user.wait(LONG)
+    browser_user.idle(LONG)
     browser_user.set_visibility("hidden")
     browser_user.set_visibility("visible")
-    browser_user.wait(LONG)
+    browser_user.idle(LONG)
     browser_user.assert_balance(EMPTY)
     assert browser_user.visited_at == pytest.approx([0, LONG + RELOAD_SECONDS])
     assert browser_user.simulator.requests() == []
@@ -187,9 +187,9 @@ def test_no_reload_of_an_amount_typed_before_the_user_looked_away(browser_user: 
     browser_user.set_visibility("hidden")
     payment = browser_user.user.topup()
     browser_user.simulator.pay(payment)
-    browser_user.wait(LONG)
+    browser_user.idle(LONG)
     browser_user.set_visibility("visible")
-    browser_user.wait(LONG)
+    browser_user.idle(LONG)
     assert browser_user.user.balance() == 100_000
     expect(field).to_have_value("15")
     assert browser_user.loads == 1
