@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--host-dir", type=Path, metavar="DIR", help="backend folder of the host to test")
     group.addoption("--host-shape", choices=("p", "n"), default="p", help="of the reference host")
     group.addoption("--host-python", metavar="PYTHON", help="the Python that runs it, plugin installed")
+
+
+def pytest_configure() -> None:
+    """Look for garbage seldom: pytest itself keeps hundreds of thousands of objects to the end."""
+    gc.set_threshold(50_000, 50, 50)
 
 
 @pytest.fixture(scope="session")
