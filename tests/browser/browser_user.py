@@ -125,7 +125,9 @@ class BrowserUser:
         self._wait(seconds, step=10.0)
 
     def _wait(self, seconds: float, step: float) -> None:
-        for _ in range(round(seconds / step)):
+        steps, rest = divmod(seconds, step)
+        assert not rest
+        for _ in range(round(steps)):
             self._clock.advance(step)
             self.seconds += step
             self.context.clock.run_for(round(step * 1000))
