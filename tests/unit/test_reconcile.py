@@ -48,6 +48,12 @@ async def desk(host: StubHost) -> Desk:
     return desk
 
 
+@pytest.fixture
+def spare_thread_at_once(mocker: MockerFixture) -> None:
+    """Let a stuck thread give its place to a spare one almost at once, and not after a second."""
+    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
+
+
 def slow_credits(mocker: MockerFixture) -> tuple[threading.Event, threading.Event]:
     """Let a credit wait; return what it sets once it has begun, and what it waits for."""
     begun, may_go_on = threading.Event(), threading.Event()
@@ -235,10 +241,10 @@ async def test_a_credit_that_could_not_be_proved_is_reported_with_its_proof(
     assert [event.outcome for event in desk.provider.events] == ["credited"]
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settled(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
     desk.provider.status = "pending"
     assert not (await desk()).credited
@@ -254,11 +260,11 @@ async def test_a_poll_gets_no_old_answer_because_another_payment_is_being_settle
     assert (await another).credited
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_poll_gets_no_old_answer_because_another_call_has_only_begun(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.provider.status = "pending"
     assert not (await desk()).credited
     desk.provider.status = "succeeded"
@@ -346,8 +352,8 @@ async def test_the_payments_under_way_are_counted_for_each_user(desk: Desk) -> N
     assert [result.payment_id for result in results] == [f"of-{user_id}" for user_id in users]
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker: MockerFixture) -> None:
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     mocker.patch.object(reconcile, "ANSWER_TTL", 0.0)
     crediting, may_settle = slow_credits(mocker)
     first = desk.start()
@@ -373,10 +379,10 @@ async def test_a_service_that_fails_takes_no_other_services_call_along(
     assert credited == CREDITED
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_newer_answer_is_not_settled_as_an_older_one_that_waits(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.add_payment("another")
     crediting, may_settle = slow_credits(mocker)
     another = desk.start("another")
@@ -426,8 +432,8 @@ async def test_rate_limit_and_pause_are_shared_in_the_hosts_redis(
     assert not desk.provider.queries
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: MockerFixture) -> None:
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     desk.add_payment("lags-behind")
     await desk("lags-behind")
     payment = desk.host.table("Payment")
@@ -553,10 +559,10 @@ async def test_a_status_left_behind_is_put_right_without_a_query(desk: Desk) -> 
     assert desk.provider.queries == ["pay-1"]
 
 
+@pytest.mark.usefixtures("spare_thread_at_once")
 async def test_a_status_that_takes_long_to_put_right_holds_up_no_answer_and_no_loop(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(resources, "OVERDUE_AFTER", 0.01)
     await desk()
     with desk.host.session() as session:
         session.execute(desk.host.table("Payment").update().values(status="canceled"))
