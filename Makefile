@@ -24,7 +24,7 @@ SUITES ?= tests/contract tests/faults
 newer: $(READY)
 	$(PYTEST) $(SUITES) --host-shape n $(ARGS)
 
-## The tests that start no process. They hardly wait, so one for each core is enough.
+## The tests that start no process. They hardly wait: two test processes keep two cores busy.
 unit: PROCESSES := 2
 unit: $(READY)
 	$(PYTEST) tests/unit $(ARGS)
