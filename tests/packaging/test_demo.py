@@ -9,19 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
-
 from tests.support.harness.waiting import wait_until
+from tests.support.local_http import answers
 from tests.support.variants import Variant
 
 ROOT = Path(__file__).parents[2]
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, trust_env=False, timeout=5).is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_the_story_is_told_and_sigterm_ends_all_that_it_started(tmp_path: Path) -> None:

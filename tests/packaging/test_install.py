@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.packaging.environments import ROOT, Environment, uv
+from tests.support.local_http import ONE_REQUEST_EACH, local_client
 from tests.support.variants import HOST, PATH, environment
 from tests.support.yookassa.process import running_server
 
@@ -48,12 +49,13 @@ def serving(
 def status_without_a_token(url: str) -> int:
     """401: attached. 405: the front end's catch-all answered, so there is no endpoint."""
     deadline = time.monotonic() + 30
-    while True:
-        try:
-            return httpx.post(url + PATH, json={"payment_id": "x"}, trust_env=False).status_code
-        except httpx.TransportError:  # a worker that is still starting
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with local_client(limits=ONE_REQUEST_EACH) as client:
+        while True:
+            try:
+                return client.post(url + PATH, json={"payment_id": "x"}).status_code
+            except httpx.TransportError:  # a worker that is still starting
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.harness.host import APP, REFERENCE_FOLDER, Host, Program
 from tests.support.harness.ports import free_port
 from tests.support.harness.waiting import wait_until
+from tests.support.local_http import answers
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import ServerProcess, running_simulator
 
@@ -77,13 +77,6 @@ def lists(provider: Simulator) -> int:
     return sum(seen.payment_id is None and seen.method == "GET" for seen in provider.requests())
 
 
-def is_healthy(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @pytest.mark.parametrize("arguments", SERVERS.values(), ids=SERVERS)
 def test_one_pass_at_a_time_credits_once(arguments: list[str], provider: Simulator, tmp_path: Path) -> None:
     port = free_port()
@@ -92,7 +85,7 @@ def test_one_pass_at_a_time_credits_once(arguments: list[str], provider: Simulat
     server = ServerProcess(command, env=surroundings, cwd=REFERENCE_FOLDER)
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: is_healthy(url), PATIENCE, "it does not start")
+        wait_until(lambda: answers(f"{url}/health"), PATIENCE, "it does not start")
         host = Host(url, server, program=Program(), environment=surroundings, simulator=provider)
         user = host.new_user()
         payment_id = user.topup()

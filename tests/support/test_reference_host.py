@@ -21,6 +21,7 @@ import psycopg2  # type: ignore[import-untyped]
 import pytest
 
 from tests.support import fork_server
+from tests.support.local_http import ONE_REQUEST_EACH, local_client
 from tests.support.yookassa.client import Document, Simulator
 from tests.support.yookassa.process import ServerProcess, running_server, running_simulator
 
@@ -92,9 +93,7 @@ class Host:
     def __init__(self, url: str, server: ServerProcess, data_dir: Path) -> None:
         self.server = server
         self.database = data_dir / "webui.db"
-        # Every request has a connection of its own: any worker may get it.
-        limits = httpx.Limits(max_keepalive_connections=0)
-        self.http = httpx.Client(base_url=url, trust_env=False, timeout=30, limits=limits)
+        self.http = local_client(base_url=url, timeout=30, limits=ONE_REQUEST_EACH)
 
     def session(self, action: str, **body: Any) -> httpx.Response:
         answer = self.http.post(f"/api/v1/auths/{action}", json=body)

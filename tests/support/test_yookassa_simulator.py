@@ -31,6 +31,7 @@ from yookassa.client import ApiClient
 from yookassa.domain.common import UserAgent
 from yookassa.domain.exceptions import NotFoundError as OfficialNotFoundError
 
+from tests.support.local_http import answers, local_client
 from tests.support.yookassa.app import create_app
 from tests.support.yookassa.client import Attempt, Document, Simulator
 from tests.support.yookassa.errors import ApiError
@@ -58,18 +59,14 @@ def simulator(process: Simulator) -> Simulator:
 
 @pytest.fixture
 def api(simulator: Simulator) -> Iterator[httpx.Client]:
-    with httpx.Client(
-        base_url=simulator.api_url,
-        auth=(simulator.shop_id, simulator.secret_key),
-        trust_env=False,
-        timeout=PATIENCE,
-    ) as client:
+    auth = simulator.shop_id, simulator.secret_key
+    with local_client(base_url=simulator.api_url, auth=auth, timeout=PATIENCE) as client:
         yield client
 
 
 @pytest.fixture
 def browser(simulator: Simulator) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=simulator.url, trust_env=False, timeout=PATIENCE) as client:
+    with local_client(base_url=simulator.url, timeout=PATIENCE) as client:
         yield client
 
 
@@ -989,8 +986,8 @@ def test_it_ends_cleanly_even_while_an_answer_hangs() -> None:
 
 
 def _ask_in_vain(url: str) -> None:
-    with pytest.raises(httpx.TransportError):
-        httpx.get(url, trust_env=False, timeout=PATIENCE)
+    with local_client(timeout=PATIENCE) as client, pytest.raises(httpx.TransportError):
+        client.get(url)
 
 
 def test_a_server_that_does_not_start_is_quoted() -> None:
@@ -1023,7 +1020,7 @@ def test_a_failing_test_is_told_that_its_server_died() -> None:
 def test_other_servers_can_be_started_too() -> None:
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1"]
     with running_server(command, started=r"\((http://\S+?)/\)") as (url, server):
-        assert httpx.get(url, trust_env=False).status_code == 200
+        assert answers(url)
         assert "Serving HTTP" in server.output
 
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import httpx
 
+from tests.support.local_http import ONE_REQUEST_EACH, answers, local_client
 from tests.support.yookassa.client import Simulator
 from tests.support.yookassa.process import ServerProcess
 
@@ -131,12 +132,7 @@ class Host:
         self.workers = workers
         self.books = Books(environment["DATABASE_URL"])
         self._simulator = simulator
-        self.http = httpx.Client(
-            base_url=base_url,
-            trust_env=False,
-            timeout=30,
-            limits=httpx.Limits(max_keepalive_connections=0),
-        )
+        self.http = local_client(base_url=base_url, timeout=30, limits=ONE_REQUEST_EACH)
 
     @property
     def simulator(self) -> Simulator:
@@ -319,7 +315,9 @@ def _serving(
     )
     try:
         wait_until(
-            lambda: server.returncode is not None or _is_healthy(url), START_SECONDS, f"{url} is not healthy"
+            lambda: server.returncode is not None or answers(f"{url}/health"),
+            START_SECONDS,
+            f"{url} is not healthy",
         )
         yield url, server
     except BaseException as error:
@@ -330,14 +328,3 @@ def _serving(
         server.stop()
     if died is not None:
         raise RuntimeError(f"The host died (exit status {died}):\n{server.output[-LOG_TAIL:]}")
-
-
-# One client for all: making one costs more than a host's start may, asked every few milliseconds.
-_HEALTH = httpx.Client(trust_env=False, timeout=5, limits=httpx.Limits(max_keepalive_connections=0))
-
-
-def _is_healthy(url: str) -> bool:
-    try:
-        return _HEALTH.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False

@@ -9,6 +9,8 @@ from typing import Any, Literal, Self
 
 import httpx
 
+from tests.support.local_http import local_client
+
 Document = dict[str, Any]
 
 
@@ -56,7 +58,7 @@ class Simulator:
         self.api_url = f"{url}/v3"
         self.shop_id = shop_id
         self.secret_key = secret_key
-        self._client = httpx.Client(base_url=f"{url}/_control", trust_env=False, timeout=15)
+        self._client = local_client(base_url=f"{url}/_control", timeout=15)
 
     def __enter__(self) -> Self:
         return self
