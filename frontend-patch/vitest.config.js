@@ -4,5 +4,12 @@ import { pastedPage } from './pasted-page.js';
 export default defineConfig({
 	plugins: [pastedPage()],
 	resolve: { conditions: ['browser'] }, // else Svelte is the server's
-	test: { environment: 'jsdom', mockReset: true, server: { deps: { inline: ['svelte'] } } }
+	test: {
+		environment: 'jsdom',
+		mockReset: true,
+		// Each thread would load jsdom anew, which takes longer than the tests.
+		pool: 'threads',
+		poolOptions: { threads: { singleThread: true } },
+		server: { deps: { inline: ['svelte'] } }
+	}
 });
