@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import fcntl
 import gzip
 import importlib
 import json
@@ -22,6 +21,7 @@ from openwebui_billing_reconcile.money.release import UNCREDITED
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.web import console
 from openwebui_billing_reconcile.web import loader_script as frontend
+from tests.packaging.sharing import locked
 
 ROOT = Path(__file__).parents[2]
 PATCH = ROOT / "frontend-patch"
@@ -48,8 +48,7 @@ def newer(file: Path, than: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def tools() -> None:
-    with (PATCH / ".npm.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another test process may be installing them
+    with locked(PATCH / ".npm.lock"):  # another test process may be installing them
         installed = PATCH / "node_modules" / ".package-lock.json"
         if not installed.exists() or newer(PATCH / "package-lock.json", installed):
             npm("ci")

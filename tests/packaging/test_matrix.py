@@ -6,16 +6,14 @@ import platform
 import re
 from pathlib import Path
 
-from tests.packaging.environments import build_wheel
-
 from .matrix import PYTHONS, ROWS, run_row
 
 GUARANTEES = (Path(__file__).parents[2] / "docs" / "guarantees.md").read_text()
 
 
-def test_the_lowest_declared_requirements_are_enough(tmp_path: Path) -> None:
+def test_the_lowest_declared_requirements_are_enough(wheel: Path, tmp_path: Path) -> None:
     (lowest,) = (row for row in ROWS if row.resolution == "lowest-direct")
-    run_row(lowest, platform.python_version(), build_wheel(tmp_path / "wheel"), tmp_path)
+    run_row(lowest, platform.python_version(), wheel, tmp_path)
 
 
 def test_the_document_shows_the_matrix_and_no_row_that_fails() -> None:
