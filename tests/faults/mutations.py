@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
@@ -286,31 +287,30 @@ def _no_deadline() -> Iterator[Patch]:
 
 def _errors_kept() -> Iterator[Patch]:
     """The error of each failed query is kept."""
-    kept: list[Exception] = []
-    yield ProviderClient, "fetch", _fetch_and(kept.append)
-
-
-def _errors_logged_in_full() -> Iterator[Patch]:
-    """The provider's errors are logged in full."""
-
-    def log_in_full(error: Exception) -> None:
-        response = getattr(error.__cause__ and error.__cause__.__cause__, "response_text", "")
-        logging.getLogger(client.__name__).debug("The provider said %s", response, exc_info=error)
-
-    yield ProviderClient, "fetch", _fetch_and(log_in_full)
-
-
-def _fetch_and(do: Callable[[Exception], object]) -> Callable[..., Any]:
-    original = ProviderClient.fetch
+    original, kept = ProviderClient.fetch, []
 
     async def fetch(*arguments: Any, **named: Any) -> Any:
         try:
             return await original(*arguments, **named)
         except Exception as error:
-            do(error)
+            kept.append(error)
             raise
 
-    return fetch
+    yield ProviderClient, "fetch", fetch
+
+
+def _errors_logged_in_full() -> Iterator[Patch]:
+    """The provider's errors are logged in full, by the module's own lines."""
+    yield client, "log", _InFull(client.log)
+
+
+class _InFull(logging.LoggerAdapter[logging.Logger]):
+    """Adds the error being handled to each line, and what the provider answered."""
+
+    def process(self, msg: str, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        error = sys.exception()
+        response = getattr(error and error.__cause__, "response_text", "")
+        return f"{msg}: {response.replace('%', '%%')}", {**kwargs, "exc_info": True}
 
 
 # --- The endpoint ------------------------------------------------------------------------------------

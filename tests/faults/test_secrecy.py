@@ -17,7 +17,8 @@ from .host_pair import HostPair
 from .payments import FOREIGN, assert_credited, paid, unrecorded
 
 CANARY = "canary-7f3a"
-RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ \| (\w+) *\| (\S+) - (.*)")
+# By the reference host's logging, or by real hosts' Loguru, which names function and line behind the module.
+RECORD = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[,.]\d+ \| (\w+) *\| (\S+) - (.*)")
 UVICORN = re.compile(r"^(DEBUG|INFO|WARNING|ERROR|CRITICAL): ")
 
 
