@@ -7,6 +7,7 @@ export default defineConfig({
 	test: {
 		environment: 'jsdom',
 		mockReset: true,
+		testTimeout: 60_000, // clocks are the tests' own, and machines may be busy
 		// Each thread would load jsdom anew, which takes longer than the tests.
 		pool: 'threads',
 		poolOptions: { threads: { singleThread: true } },
