@@ -2,7 +2,7 @@
 PYTHON ?= python3
 ARGS ?=
 # Test processes: enough to keep two cores busy, since many tests wait.
-PROCESSES ?= 5
+PROCESSES ?= 4
 BIN := .venv/bin
 PYTEST = $(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal
 READY := .venv/.ready
