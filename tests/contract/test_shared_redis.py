@@ -30,12 +30,18 @@ def server() -> Iterator[RedisServer]:
 
 @pytest_asyncio.fixture
 async def redis(server: RedisServer, mocker: MockerFixture) -> AsyncIterator[SharedRedis]:
-    """What one worker has of the shared state; each test has keys of its own. A busy machine is no outage."""
+    """One worker's, with time to answer: a busy machine is no outage."""
     mocker.patch.object(shared_redis, "COMMAND_TIMEOUT", 30.0)
-    opened = open_redis(server.url, f"test-{uuid4()}")
-    assert opened is not None
+    opened = of_a_worker(server)
     yield opened
     await opened.close()
+
+
+def of_a_worker(server: RedisServer) -> SharedRedis:
+    """What one worker has of the shared state, under keys of its own."""
+    opened = open_redis(server.url, f"test-{uuid4()}")
+    assert opened is not None
+    return opened
 
 
 def ours(server: RedisServer, redis: SharedRedis, key: str) -> str:
@@ -84,8 +90,7 @@ async def test_simultaneous_hits_are_counted_one_by_one(
 async def test_a_burst_that_meets_an_outage_is_one_line(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    redis = open_redis(server.url, f"test-{uuid4()}")
-    assert redis is not None
+    redis = of_a_worker(server)
     budget = limiter("1000/minute", Clock(), redis)
     burst = asyncio.gather(*(granted(budget, 1, str(n)) for n in range(300)))
     while not budget._hits:  # some have been answered
@@ -139,8 +144,7 @@ async def test_a_cooldown_outlasts_no_clock_set_back(server: RedisServer, redis:
 
 
 async def test_loops_have_connections_of_their_own(server: RedisServer) -> None:
-    shared = open_redis(server.url, f"test-{uuid4()}")
-    assert shared is not None
+    shared = of_a_worker(server)
     budget = limiter("3/minute", Clock(), shared)
 
     async def in_a_loop() -> int:
@@ -179,8 +183,7 @@ async def test_without_redis_this_process_counts_on(caplog: pytest.LogCaptureFix
 
 
 async def test_a_redis_that_hangs_delays_one_hit_by_half_a_second(server: RedisServer) -> None:
-    redis = open_redis(server.url, f"test-{uuid4()}")
-    assert redis is not None
+    redis = of_a_worker(server)
     budget = limiter("20/minute", Clock(), redis)
     with server.hanging():
         began = time.monotonic()
@@ -213,8 +216,7 @@ async def test_what_is_said_once_a_day_is_said_by_one_worker(server: RedisServer
 
 
 async def test_without_redis_each_worker_says_it_once(server: RedisServer) -> None:
-    redis = open_redis(server.url, f"test-{uuid4()}")
-    assert redis is not None
+    redis = of_a_worker(server)
     workers = [OnceADay(redis) for _ in range(2)]
     with server.hanging():
         answers = [await worker.is_first("pay-1:refunded") for worker in (*workers, *workers)]
