@@ -111,20 +111,26 @@ class Console:
 
     def __init__(self, mocker: MockerFixture) -> None:
         self.host = mocker.create_autospec(OpenWebUIHost, instance=True)
-        self.host.wallet_enabled = True
         self.host.default_currency = "RUB"
-        self.host.provider_error_detail.return_value = None
-        self.refusal: Exception | None = None
         self.host.get_admin_user = self._admin
-        self.audits = Steps()
-        self.release = mocker.AsyncMock(return_value=RELEASED)
-        self.report = mocker.AsyncMock(return_value=REPORTED)
+        self.release = mocker.AsyncMock()
+        self.report = mocker.AsyncMock()
         auditor = mocker.create_autospec(Auditor, instance=True)
-        auditor.run = self.audits.run
+        auditor.run = lambda period: self.audits.run(period)
         releaser = mocker.create_autospec(Releaser, instance=True)
         releaser.release = self.release
         self.app = FastAPI()
         self.app.include_router(make_router(self.host, auditor, releaser, self.report))
+
+    def start_anew(self) -> None:
+        """Forget what a test has asked and arranged."""
+        self.host.wallet_enabled = True
+        self.host.provider_error_detail.return_value = None
+        self.refusal: Exception | None = None
+        self.audits = Steps()
+        for stand_in, answer in ((self.release, RELEASED), (self.report, REPORTED)):
+            stand_in.reset_mock(side_effect=True)
+            stand_in.return_value = answer
 
     def _admin(self) -> object:
         if self.refusal:
@@ -154,10 +160,17 @@ class Console:
         return [json.loads(line) for line in response.text.splitlines()]
 
 
+@pytest.fixture(scope="module")
+def shared_console(module_mocker: MockerFixture) -> Console:
+    """Return one for all tests here: making it takes longer than most of them."""
+    return Console(module_mocker)
+
+
 @pytest.fixture
-async def console(mocker: MockerFixture) -> Console:
-    """Return the endpoints."""
-    return Console(mocker)
+def console(shared_console: Console) -> Console:
+    """Return the endpoints, not called yet."""
+    shared_console.start_anew()
+    return shared_console
 
 
 # --- Who may ---------------------------------------------------------------------------------------------

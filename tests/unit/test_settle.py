@@ -59,9 +59,10 @@ CANCELED = replace(PAID, status="canceled", paid=False)
 class Settling:
     """A settlement whose ledger and events are stand-ins."""
 
-    def __init__(self, mocker: MockerFixture) -> None:
-        self.ledger: Mock = mocker.create_autospec(Ledger, instance=True)
-        self.events: Mock = mocker.create_autospec(EventDispatcher, instance=True)
+    def __init__(self, ledger: Mock, events: Mock) -> None:
+        self.ledger, self.events = ledger, events
+        for stand_in in (ledger, events):
+            stand_in.reset_mock(return_value=True, side_effect=True)
         self.ledger.read_with_wallet.return_value = (OPEN, WALLET)
         self.ledger.read.return_value = CREDITED
         self.ledger.take_entered.return_value = True
@@ -72,10 +73,24 @@ class Settling:
         return Settlement(self.ledger, self.events).settle(call, payment, SHOP)
 
 
+@pytest.fixture(scope="module")
+def ledger(module_mocker: MockerFixture) -> Mock:
+    """Return a stand-in, once: to make one takes longer than most of these tests."""
+    ledger: Mock = module_mocker.create_autospec(Ledger, instance=True)
+    return ledger
+
+
+@pytest.fixture(scope="module")
+def events(module_mocker: MockerFixture) -> Mock:
+    """Return a stand-in, once as well."""
+    events: Mock = module_mocker.create_autospec(EventDispatcher, instance=True)
+    return events
+
+
 @pytest.fixture
-def settle(mocker: MockerFixture) -> Settling:
+def settle(ledger: Mock, events: Mock) -> Settling:
     """Return a settlement of a paid top-up whose ledger works."""
-    return Settling(mocker)
+    return Settling(ledger, events)
 
 
 def database_error() -> OperationalError:
