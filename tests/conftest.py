@@ -28,6 +28,11 @@ def pytest_configure() -> None:
     gc.set_threshold(50_000, 50, 50)
 
 
+def pytest_collection_finish() -> None:
+    """Never look for garbage among what was collected: it stays to the end."""
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def program(pytestconfig: pytest.Config) -> Program:
     """The host under test."""
