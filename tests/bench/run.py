@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.harness.host import Program, running_host
 from tests.support.harness.postgres import running_postgres
@@ -128,8 +130,16 @@ async def _fixture(
     # Connections stay open between rounds, and the access log is off.
     options = ("--no-access-log", "--timeout-keep-alive", "600", "--backlog", "2048")
     program = Program(is_fresh=True)  # a forked one shares memory, which would not be counted
-    with running_host(
-        program, database_url=address, env=env, app="tests.bench.app:app", options=options
-    ) as host:
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,  # on the disk, whose time counts
+        running_host(
+            program,
+            database_url=address,
+            data_dir=Path(folder),
+            env=env,
+            app="tests.bench.app:app",
+            options=options,
+        ) as host,
+    ):
         async with Fixture(host, provider, payments, callers) as fixture:
             yield fixture

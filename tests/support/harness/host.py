@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ REFERENCE_FOLDER = Path(__file__).parents[1] / "host"
 APP = "open_webui.main:app"
 START_SECONDS = 120.0
 LOG_TAIL = 4000  # characters
+_MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 1 << 30  # bytes
 PASSWORD = "Passw0rd!Aa1"
 RETURN_URL = "https://shop.example/billing/balance?topup_return=1"
 PACKAGE = 100_000
@@ -271,10 +274,10 @@ def running_host(
     """Start a host, hand it out once it is healthy, stop it.
 
     Without a database of its own it has a SQLite file in its data folder; without a data folder, a
-    temporary one. Without a simulator it has no provider.
+    temporary one, in memory if there is enough. Without a simulator it has no provider.
     """
     with ExitStack() as stack:
-        folder = data_dir or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="host-")))
+        folder = data_dir or stack.enter_context(_temporary_folder())
         (folder / "static").mkdir(exist_ok=True)  # real hosts want it to be there
         program = program or Program()
         environment = program.environment(
@@ -298,6 +301,14 @@ def running_host(
         )
         stack.callback(host.close)
         yield host
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    # On a disk each commit of SQLite waits for it, and tests make tens of thousands.
+    has_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ENOUGH_MEMORY
+    with tempfile.TemporaryDirectory(prefix="host-", dir=_MEMORY if has_memory else None) as folder:
+        yield Path(folder)
 
 
 @contextmanager
