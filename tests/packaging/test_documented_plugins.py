@@ -126,8 +126,7 @@ def test_the_recipe_for_a_host_with_a_manager_of_its_own(tmp_path: Path) -> None
     ("distribution", "plugin", "module"),
     [
         ("acme-topups", "acme", "acme_billing"),
-        ("Top_Up.Log", "top-up-log", "listener"),
-        ("x_y", "X-y_z", "a_b_c"),
+        ("Top_Up.Log", "X-y_z", "a_b_c"),
     ],
 )
 def test_the_template_builds_installs_and_is_listed_whatever_its_names(
