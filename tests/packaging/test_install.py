@@ -139,7 +139,7 @@ def test_a_plugin_installed_to_a_target_folder_attaches_through_asgi(
     host_only: Environment, wheel: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "target"
-    host_only.install(wheel, options=["--no-deps", "--target", str(target)])
+    host_only.install(wheel, options=["--target", str(target)])
     asgi = ("-m", "uvicorn", "openwebui_billing_reconcile.asgi:app", "--port", "0")
     with serving(host_only, tmp_path / "asgi", *asgi, pythonpath=target) as url:
         assert status_without_a_token(url) == 401
