@@ -306,7 +306,7 @@ def running_host(
 @contextmanager
 def _temporary_folder() -> Iterator[Path]:
     # On a disk each commit of SQLite waits for it, and tests make tens of thousands.
-    has_memory = _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free >= _ENOUGH_MEMORY
+    has_memory = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_MEMORY
     with tempfile.TemporaryDirectory(prefix="host-", dir=_MEMORY if has_memory else None) as folder:
         yield Path(folder)
 
