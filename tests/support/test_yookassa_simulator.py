@@ -31,6 +31,7 @@ from yookassa.client import ApiClient
 from yookassa.domain.common import UserAgent
 from yookassa.domain.exceptions import NotFoundError as OfficialNotFoundError
 
+from tests.support.harness import waiting
 from tests.support.local_http import answers, local_client
 from tests.support.yookassa.app import create_app
 from tests.support.yookassa.client import Attempt, Document, Simulator
@@ -107,10 +108,7 @@ class Receiver:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+    waiting.wait_until(condition, PATIENCE, "it did not come about")
 
 
 def order(**fields: Any) -> Document:
