@@ -49,7 +49,10 @@ REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
 
 WALLET_TIMEOUT: Final = 3.0
-"""The longest a call waits for a wallet's row that somebody else holds, in seconds."""
+"""How long a call waits for a wallet's row that somebody else holds, in seconds."""
+
+WALLET_TRIES: Final = 5
+"""The fewest tries before it gives up: in a crowd the time passes in the queue for the thread."""
 
 _WALLET_RETRY: Final = 0.03  # seconds
 
@@ -160,11 +163,13 @@ class Reconciler:
         self, call: ReconcileCall, shared: LoopResources, payment: ProviderPayment | None, shop: Shop
     ) -> ReconcileResult:
         gives_up_at = time.monotonic() + WALLET_TIMEOUT
+        tries = 0
         while True:
             try:
                 return await self._settle(call, shared, payment, shop)
             except WalletBusyError:
-                if time.monotonic() > gives_up_at:
+                tries += 1
+                if tries >= WALLET_TRIES and time.monotonic() > gives_up_at:
                     raise
                 await asyncio.sleep(_WALLET_RETRY)
 

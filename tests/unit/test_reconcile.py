@@ -498,13 +498,21 @@ async def test_a_wallet_that_stays_held_is_given_up(desk: Desk, mocker: MockerFi
     assert raised.value.retry_after
 
 
+async def test_a_wallet_is_tried_a_few_times_however_long_the_queue_took(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(reconcile, "WALLET_TIMEOUT", -1.0)  # it is over with the first try
+    credits_when_free(mocker, refusals=reconcile.WALLET_TRIES - 1)
+    assert await desk() == CREDITED
+
+
 async def test_the_time_to_wait_for_a_wallet_begins_with_the_providers_answer(
     desk: Desk, mocker: MockerFixture
 ) -> None:
     clock = mocker.patch.object(reconcile, "time")
     clock.monotonic.side_effect = time.monotonic
     desk.provider.may_answer.clear()
-    credits_when_free(mocker, refusals=1)
+    credits_when_free(mocker, refusals=reconcile.WALLET_TRIES)
     call = desk.start()
     await until(lambda: desk.provider.queries)
     clock.monotonic.side_effect = lambda: time.monotonic() + 8  # so long the provider took
