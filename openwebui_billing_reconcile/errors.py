@@ -182,7 +182,7 @@ class ProviderThrottledError(ProviderUnavailableError):
 
 
 class WalletBusyError(TemporarilyUnavailableError):
-    """Somebody else holds the wallet's row, so crediting it would wait without limit."""
+    """Somebody else holds the wallet's row, or on SQLite the database: crediting would have to wait."""
 
     reason = "wallet_busy"
 

@@ -6,6 +6,7 @@ The event loop reads once, asks, and hands over to ``Settlement.settle`` on one 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -44,6 +45,8 @@ from .backlog import Backlog, Unsettled
 from .reply import REPLY_TIMEOUT, reply
 from .resources import LoopResources, Resources
 from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
+
+log = logging.getLogger(__name__)
 
 REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
@@ -170,6 +173,7 @@ class Reconciler:
             except WalletBusyError:
                 tries += 1
                 if tries >= WALLET_TRIES and time.monotonic() > gives_up_at:
+                    log.warning("The wallet is held by somebody else: payment=%s", call.payment_id)
                     raise
                 await asyncio.sleep(_WALLET_RETRY)
 

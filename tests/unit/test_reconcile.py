@@ -490,12 +490,15 @@ async def test_a_wallet_that_is_held_for_a_moment_is_waited_for(desk: Desk, mock
     assert desk.provider.queries == ["pay-1"]
 
 
-async def test_a_wallet_that_stays_held_is_given_up(desk: Desk, mocker: MockerFixture) -> None:
+async def test_a_wallet_that_stays_held_is_given_up_and_logged(
+    desk: Desk, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
+) -> None:
     mocker.patch.object(reconcile, "WALLET_TIMEOUT", 0.05)
     mocker.patch.object(Ledger, "credit", side_effect=WalletBusyError)
     with pytest.raises(WalletBusyError) as raised:
         await desk()
     assert raised.value.retry_after
+    assert caplog.messages == ["The wallet is held by somebody else: payment=pay-1"]
 
 
 async def test_a_wallet_is_tried_a_few_times_however_long_the_queue_took(
