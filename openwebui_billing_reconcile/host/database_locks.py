@@ -33,11 +33,12 @@ def bounded_lock_waits(engine: Engine) -> Iterator[None]:
         return
     if not event.contains(engine, "before_cursor_execute", _bound):
         event.listen(engine, "before_cursor_execute", _bound)
+    were_bounded = getattr(_waits, "are_bounded", False)  # one may stand inside another
     _waits.are_bounded = True
     try:
         yield
     finally:
-        _waits.are_bounded, _waits.transaction = False, None
+        _waits.are_bounded, _waits.transaction = were_bounded, None
 
 
 def _bound(connection: Connection, _cursor: object, statement: str, *_: object) -> None:

@@ -517,6 +517,18 @@ def test_what_writes_beside_a_credit_waits_for_no_lock_long(books: Books, locks:
     assert len(locks.waits) == 2
 
 
+def test_a_credit_whose_record_is_changed_first_waits_for_no_lock_long(
+    books: Books, locks: Locks, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(OpenWebUIHost, "ledger_key_has_wallet", True)
+    books.add_wallet()
+    books.add_payment(wallet_id=None)
+    record = books.ledger.read("pay-1").record
+    books.ledger.credit_directly(books.service, "pay-1", record, WALLET, RUB, {})
+    assert books.ledger.read("pay-1").topups
+    assert locks.waits == ["SET LOCAL lock_timeout = '1s'"] * 2  # for the record, and for the credit
+
+
 def test_a_wallet_that_is_created_waits_for_no_lock_long(books: Books, locks: Locks) -> None:
     books.ledger.create_wallet("me", "RUB")
     assert locks.waits == ["SET LOCAL lock_timeout = '1s'"]
