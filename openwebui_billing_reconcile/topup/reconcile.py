@@ -90,8 +90,7 @@ class Reconciler:
         shared = self._resources.of_loop()
         async with reply():
             list_open = partial(self._backlog.open_of_user, user_id)
-            slot, key = shared.thread.slot(), ("list", user_id)
-            payment_ids = await shared.single_flight.run(key, slot, partial(shared.thread.run, list_open))
+            payment_ids = await shared.read(list_open, key=("list", user_id))
         return await asyncio.gather(
             *(self._visit(service, user_id, payment_id) for payment_id in payment_ids)
         )
@@ -150,9 +149,8 @@ class Reconciler:
         return await shared.tasks.run(self._fetch_and_settle(call, shared, local, gateway))
 
     async def _read(self, call: ReconcileCall, shared: LoopResources) -> LocalState:
-        read = partial(self._settlement.read, call)
         key = "read", call.user_id, call.payment_id
-        return await shared.single_flight.run(key, shared.thread.slot(), partial(shared.thread.run, read))
+        return await shared.read(partial(self._settlement.read, call), key)
 
     async def _fetch_and_settle(
         self, call: ReconcileCall, shared: LoopResources, local: LocalState, gateway: PaymentGateway

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Final, TypeVar
 
 from openwebui_billing_reconcile.concurrency import (
@@ -37,8 +38,8 @@ MAX_PAYMENTS_UNDER_WAY: Final = 6
 OVERDUE_AFTER: Final = 1.0
 """The seconds after which a thread that is still at one call gives its place to a spare one."""
 
-# Four threads in all, a small part of the host's pool of 5 + 10 connections.
-_SPARE_THREADS: Final = 3
+THREADS: Final = 4
+"""One that works and its spare ones, per event loop: a small part of the host's pool of 5 + 10 connections."""
 
 
 class LoopResources:
@@ -50,13 +51,17 @@ class LoopResources:
         self.single_flight = SingleFlight(self.tasks)
         self.payments_under_way = InFlightLimit(MAX_PAYMENTS_UNDER_WAY)
         self.settling = InFlight()
-        self.thread = SerialThread(_SPARE_THREADS, OVERDUE_AFTER)
+        self.thread = SerialThread(THREADS - 1, OVERDUE_AFTER)
         self.user_write_lock = UserWriteLock(self.thread)
 
-    async def read(self, work: Callable[[], T]) -> T:
-        """Run ``work`` on a thread."""
-        async with self.thread.slot():
-            return await self.thread.run(work)
+    async def read(self, work: Callable[[], T], key: Hashable | None = None) -> T:
+        """Run ``work``, which reads, on a thread, once for all callers with the same ``key`` before it begins.
+
+        It is dropped where the last caller leaves before that. Once begun it keeps its thread until it ends,
+        whoever leaves, so that a database that hangs holds no more threads than there are.
+        """
+        run = partial(self.thread.run, work)
+        return await self.single_flight.run(key or object(), self.thread.slot(), run)
 
 
 class Resources:

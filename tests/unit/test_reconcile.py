@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from typing import Any
 
@@ -454,13 +455,33 @@ async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: Mocke
     mocker.patch.object(Ledger, "credit", sticks)
     mocker.patch.object(reconcile, "REPAIR_TIMEOUT", 60.0)
     stuck = desk.start()
-    await until(crediting.is_set)
+    await until(lambda: crediting.called)
     async with asyncio.timeout(10):
         assert (await desk("theirs", "somebody")).credited
         left_behind = ReconcileResult("lags-behind", "succeeded", "canceled", credited=True)
         assert await desk("lags-behind") == left_behind  # a later call puts it right
     may_settle.set()
     assert await stuck == CREDITED
+
+
+@pytest.mark.usefixtures("spare_thread_at_once")
+async def test_readers_who_leave_a_database_that_hangs_hold_no_more_threads_than_there_are(desk: Desk) -> None:
+    begun, may_end = [], threading.Event()
+
+    def hangs(number: int) -> None:
+        begun.append(number)
+        may_end.wait(30)
+
+    shared = Resources(desk.host, Settings()).of_loop()
+    for number in range(resources.THREADS):
+        reader = asyncio.create_task(shared.read(partial(hangs, number)))
+        await until(lambda: len(begun) > number)  # noqa: B023 - it is called at once
+        reader.cancel()
+    late = asyncio.create_task(shared.read(partial(hangs, resources.THREADS)))
+    await asyncio.sleep(0.05)
+    assert begun == [*range(resources.THREADS)]
+    may_end.set()
+    await late
 
 
 async def test_one_call_at_a_time_settles_for_a_user(desk: Desk, mocker: MockerFixture) -> None:
