@@ -42,7 +42,7 @@ from openwebui_billing_reconcile.provider.client import ANSWER_TTL, charge_nothi
 from openwebui_billing_reconcile.settings import Mode
 
 from .backlog import Backlog, Unsettled
-from .reply import REPLY_TIMEOUT, reply
+from .reply import REPLY_TIMEOUT, reply, reply_expires_at
 from .resources import LoopResources, Resources
 from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
 
@@ -70,34 +70,40 @@ class Reconciler:
         self._backlog = Backlog(resources.ledger)
 
     async def reconcile(
-        self, service: Any, user_id: str, payment_id: object, way: Way = Way.RETURN
+        self,
+        service: Any,
+        user_id: str,
+        payment_id: object,
+        way: Way = Way.RETURN,
+        expires_at: float | None = None,
     ) -> ReconcileResult:
         """Bring the top-up ``payment_id`` of ``user_id`` to the state the provider reports.
 
         ``service`` is the host's ``BillingService``. Raises the errors of ``errors.ReconcileError``, and only
-        those, within ``REPLY_TIMEOUT`` seconds; work under way then goes on without its caller.
+        those, by ``expires_at``, in seconds of the monotonic clock, or else within ``REPLY_TIMEOUT`` seconds;
+        work under way then goes on without its caller.
         """
-        expires_at = time.monotonic() + REPLY_TIMEOUT
+        expires_at = reply_expires_at() if expires_at is None else expires_at
         call = ReconcileCall(service, user_id, parse_payment_id(payment_id), expires_at, way)
-        async with reply():
+        async with reply(call.expires_at):
             return await self._reconcile(call, self._resources.of_loop())
 
     async def reconcile_open(self, service: Any, user_id: str) -> list[VisitedTopup]:
         """Reconcile the user's open top-ups of the last 24 hours, the newest five, each with its own outcome.
 
-        Raises as ``reconcile`` does, but only where they cannot be listed.
+        All within one reply's time. Raises as ``reconcile`` does, but only where they cannot be listed.
         """
-        shared = self._resources.of_loop()
-        async with reply():
+        shared, expires_at = self._resources.of_loop(), reply_expires_at()
+        async with reply(expires_at):
             list_open = partial(self._backlog.open_of_user, user_id)
             payment_ids = await shared.read(list_open, key=("list", user_id))
         return await asyncio.gather(
-            *(self._visit(service, user_id, payment_id) for payment_id in payment_ids)
+            *(self._visit(service, user_id, payment_id, expires_at) for payment_id in payment_ids)
         )
 
-    async def _visit(self, service: Any, user_id: str, payment_id: str) -> VisitedTopup:
+    async def _visit(self, service: Any, user_id: str, payment_id: str, expires_at: float) -> VisitedTopup:
         try:
-            result = await self.reconcile(service, user_id, payment_id, Way.VISIT)
+            result = await self.reconcile(service, user_id, payment_id, Way.VISIT, expires_at)
         except ReconcileError as error:
             return VisitedTopup(payment_id, error.provider_status, PENDING, False, error.reason)
         return VisitedTopup(payment_id, result.provider_status, result.payment_status, result.credited)
@@ -109,10 +115,9 @@ class Reconciler:
 
         Raises as ``reconcile`` does. A wallet that somebody holds is not waited for: the next pass comes.
         """
-        expires_at = time.monotonic() + REPLY_TIMEOUT
-        call = ReconcileCall(service, user_id, payment.id, expires_at, Way.SWEEP)
+        call = ReconcileCall(service, user_id, payment.id, reply_expires_at(), Way.SWEEP)
         shared = self._resources.of_loop()
-        async with reply():
+        async with reply(call.expires_at):
             return await shared.tasks.run(self._settle(call, shared, payment, self._resources.shop(gateway)))
 
     async def list_captured(self, gateway: ListingGateway, since: float, cursor: str | None) -> CapturedPage:
@@ -203,7 +208,7 @@ class Reconciler:
     ) -> ReconcileResult:
         settle = partial(self._settlement.settle, call, payment, shop)
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
-        lock = shared.user_write_lock.hold(call.user_id)
+        lock = shared.user_write_lock.hold(call.user_id, call.expires_at)
         try:
             return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
         except PaymentHeldError as held:
@@ -224,5 +229,6 @@ class Reconciler:
         if not shared.user_write_lock.is_held(call.user_id):
             with suppress(TimeoutError):
                 async with asyncio.timeout(REPAIR_TIMEOUT):
-                    return await shared.tasks.run(shared.user_write_lock.run(call.user_id, complete))
+                    repair = shared.user_write_lock.run(call.user_id, call.expires_at, complete)
+                    return await shared.tasks.run(repair)
         return ReconcileResult(call.payment_id, SUCCEEDED, local.status, credited=True)

@@ -44,7 +44,7 @@ from openwebui_billing_reconcile.money.values import (
 )
 from openwebui_billing_reconcile.settings import MODE, Mode
 
-from .reply import REPLY_TIMEOUT, reply
+from .reply import reply, reply_expires_at
 from .resources import Resources
 from .settle import database_errors, mark_succeeded
 
@@ -99,8 +99,8 @@ class Releaser:
                 reason="observing",
             )
         shared = self._resources.of_loop()
-        expires_at = time.monotonic() + REPLY_TIMEOUT
-        async with reply():
+        expires_at = reply_expires_at()
+        async with reply(expires_at):
             gateway = self._resources.gateway(order.payment_id)
             payment = await shared.provider.fetch(gateway, order.payment_id, max_age=0)
             if payment is None:
@@ -113,7 +113,7 @@ class Releaser:
                     raise StillBeingCheckedError
                 return self._release(order, payment, user_id, shop, confirm=confirm)
 
-            return await shared.tasks.run(shared.user_write_lock.run(user_id, work))
+            return await shared.tasks.run(shared.user_write_lock.run(user_id, expires_at, work))
 
     def _owner(self, payment: ProviderPayment) -> str:
         """Return whose it is. Where our tables do not say, its metadata must name a user of this host."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,11 +23,16 @@ REPLY_TIMEOUT: Final = 12.0
 """The longest a caller waits for the whole reply, in seconds."""
 
 
+def reply_expires_at() -> float:
+    """Return when nobody waits any more for the reply to a call that begins now, by the monotonic clock."""
+    return time.monotonic() + REPLY_TIMEOUT
+
+
 @asynccontextmanager
-async def reply() -> AsyncIterator[None]:
+async def reply(expires_at: float) -> AsyncIterator[None]:
     """Bound a reply's time, and raise nothing but ``ReconcileError``."""
     try:
-        async with asyncio.timeout(REPLY_TIMEOUT):
+        async with asyncio.timeout(expires_at - time.monotonic()):
             yield
     except ReconcileError:
         raise

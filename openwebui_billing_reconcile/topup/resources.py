@@ -39,7 +39,7 @@ OVERDUE_AFTER: Final = 1.0
 """The seconds after which a thread that is still at one call gives its place to a spare one."""
 
 THREADS: Final = 4
-"""One that works and its spare ones, per event loop: a small part of the host's pool of 5 + 10 connections."""
+"""One that works and its spare ones, per event loop: few of the host's pool of 5 + 10 connections."""
 
 
 class LoopResources:
@@ -55,7 +55,7 @@ class LoopResources:
         self.user_write_lock = UserWriteLock(self.thread)
 
     async def read(self, work: Callable[[], T], key: Hashable | None = None) -> T:
-        """Run ``work``, which reads, on a thread, once for all callers with the same ``key`` before it begins.
+        """Run ``work``, which reads, on a thread; callers with the same ``key`` share it until it begins.
 
         It is dropped where the last caller leaves before that. Once begun it keeps its thread until it ends,
         whoever leaves, so that a database that hangs holds no more threads than there are.

@@ -6,14 +6,13 @@ Between workers that is the ledger's unique key and the lock of the wallet's row
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 from openwebui_billing_reconcile.concurrency import KeyedLock, SerialThread
 from openwebui_billing_reconcile.errors import StillBeingCheckedError
-
-from .reply import REPLY_TIMEOUT
 
 T = TypeVar("T")
 
@@ -31,21 +30,22 @@ class UserWriteLock:
         return self._locks.locked(user_id)
 
     @asynccontextmanager
-    async def hold(self, user_id: str) -> AsyncIterator[None]:
+    async def hold(self, user_id: str, expires_at: float) -> AsyncIterator[None]:
         """Hold the user's lock and a thread's slot.
 
-        Raises ``StillBeingCheckedError`` when they cannot be had within ``REPLY_TIMEOUT``.
+        Raises ``StillBeingCheckedError`` when they cannot be had by ``expires_at``, in seconds of the
+        monotonic clock.
         """
         async with AsyncExitStack() as held:
             try:
-                async with asyncio.timeout(REPLY_TIMEOUT):
+                async with asyncio.timeout(expires_at - time.monotonic()):
                     await held.enter_async_context(self._locks(user_id))
                     await held.enter_async_context(self._thread.slot())
             except TimeoutError:
                 raise StillBeingCheckedError from None
             yield
 
-    async def run(self, user_id: str, work: Callable[[], T]) -> T:
-        """Run ``work`` on the thread while holding the user's lock."""
-        async with self.hold(user_id):
+    async def run(self, user_id: str, expires_at: float, work: Callable[[], T]) -> T:
+        """Run ``work`` on the thread while holding the user's lock; raises as ``hold`` does."""
+        async with self.hold(user_id, expires_at):
             return await self._thread.run(work)

@@ -33,7 +33,7 @@ from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide, dec
 from openwebui_billing_reconcile.money.values import LocalState, ProviderPayment
 from openwebui_billing_reconcile.provider import client
 from openwebui_billing_reconcile.provider.client import ProviderClient, QueryState
-from openwebui_billing_reconcile.topup import reconcile, reply, settle, user_write_lock
+from openwebui_billing_reconcile.topup import reconcile, reply, settle
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.settle import ReconcileCall
 from openwebui_billing_reconcile.web import endpoint, wire
@@ -248,8 +248,7 @@ def _no_lock_timeout() -> Iterator[Patch]:
 
 def _short_reply_timeout() -> Iterator[Patch]:
     """No guard is missing: a reply has half a second, so that tests need not wait for twelve."""
-    for module in (reconcile, reply, user_write_lock):
-        yield module, "REPLY_TIMEOUT", SHORT
+    yield reply, "REPLY_TIMEOUT", SHORT
 
 
 def _call_outlives_its_caller() -> Iterator[Patch]:
@@ -263,8 +262,7 @@ def _call_outlives_its_caller() -> Iterator[Patch]:
         except TimeoutError:
             raise StillBeingCheckedError from None
 
-    for module in (reconcile, reply, user_write_lock):
-        yield module, "REPLY_TIMEOUT", ENDLESS
+    yield reply, "REPLY_TIMEOUT", ENDLESS
     yield Reconciler, "reconcile", detached
 
 

@@ -135,10 +135,10 @@ def _after(function: Function, step: str) -> Function:
 
 
 def _watch_call(reconcile: Function) -> Function:
-    async def wrapped(reconciler: Reconciler, service: Any, user_id: str, payment_id: str, *way: Any) -> Any:
+    async def wrapped(reconciler: Reconciler, service: Any, user_id: str, payment_id: str, *more: Any) -> Any:
         _call.set(WatchedCall(payment_id))
         await _reached("call received")
-        return await reconcile(reconciler, service, user_id, payment_id, *way)
+        return await reconcile(reconciler, service, user_id, payment_id, *more)
 
     return wrapped
 

@@ -32,7 +32,7 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile, reply, resources, user_write_lock
+from openwebui_billing_reconcile.topup import reconcile, reply, resources
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
@@ -143,7 +143,6 @@ async def test_a_gateway_is_asked_for_by_host_and_payment(desk: Desk, mocker: Mo
 async def test_a_provider_that_is_silent_is_given_up_at_the_deadline(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(reconcile, "REPLY_TIMEOUT", 5.0)
     desk.reconciler = Reconciler(Resources(desk.host, Settings(deadline_seconds=0.05)))
     desk.provider.may_answer.clear()
     with pytest.raises(TemporarilyUnavailableError) as raised:
@@ -189,9 +188,7 @@ async def test_a_caller_who_leaves_cancels_nothing(desk: Desk) -> None:
 async def test_a_reply_that_takes_too_long_is_given_up_and_lands_later(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    mocker.patch.object(reconcile, "REPLY_TIMEOUT", 0.2)
     mocker.patch.object(reply, "REPLY_TIMEOUT", 0.2)
-    mocker.patch.object(user_write_lock, "REPLY_TIMEOUT", 0.2)
     desk.provider.may_answer.clear()
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk()
@@ -465,8 +462,11 @@ async def test_a_stuck_wallet_holds_up_its_owner_alone(desk: Desk, mocker: Mocke
 
 
 @pytest.mark.usefixtures("spare_thread_at_once")
-async def test_readers_who_leave_a_database_that_hangs_hold_no_more_threads_than_there_are(desk: Desk) -> None:
-    begun, may_end = [], threading.Event()
+async def test_readers_who_leave_a_database_that_hangs_hold_no_more_threads_than_there_are(
+    desk: Desk,
+) -> None:
+    begun: list[int] = []
+    may_end = threading.Event()
 
     def hangs(number: int) -> None:
         begun.append(number)
@@ -678,6 +678,24 @@ async def test_a_visit_whose_list_cannot_be_read_is_try_later(desk: Desk, mocker
     with pytest.raises(TemporarilyUnavailableError) as raised:
         await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
     assert raised.value.reason == "database_unavailable"
+
+
+async def test_what_a_visits_list_takes_is_taken_from_its_topups_time(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    list_open = Ledger.open_topups_of_user
+    clock = mocker.patch.object(reply, "time")
+    clock.monotonic.side_effect = time.monotonic
+
+    def slowly(*arguments: Any) -> Any:
+        clock.monotonic.side_effect = lambda: time.monotonic() + reply.REPLY_TIMEOUT - 0.1
+        return list_open(*arguments)
+
+    mocker.patch.object(Ledger, "open_topups_of_user", slowly)
+    desk.reconciler = Reconciler(Resources(desk.host, Settings(deadline_seconds=1.0)))
+    desk.provider.may_answer.clear()
+    [visited] = await desk.reconciler.reconcile_open(desk.host.billing_service, "me")
+    assert visited.reason == "timeout"  # and not the provider's, who has a second
 
 
 async def test_a_repair_overwrites_no_status_given_while_it_waits(desk: Desk, mocker: MockerFixture) -> None:

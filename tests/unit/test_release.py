@@ -34,6 +34,7 @@ from openwebui_billing_reconcile.settings import Mode, Settings
 from openwebui_billing_reconcile.topup import release
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
+from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub, unpaid
 from tests.unit.desk import Desk, until
@@ -512,7 +513,8 @@ async def test_the_provider_is_asked_anew(office: Office) -> None:
 
 
 async def test_nothing_is_written_once_nobody_waits(office: Office, mocker: MockerFixture) -> None:
-    mocker.patch.object(release, "REPLY_TIMEOUT", -1.0)
+    clock = mocker.patch.object(release, "time")
+    clock.monotonic.side_effect = lambda: time.monotonic() + REPLY_TIMEOUT  # so long a thread was awaited
     with pytest.raises(StillBeingCheckedError):
         await office.release()
     assert office.entries() == []
