@@ -17,6 +17,7 @@ from openwebui_billing_reconcile.errors import (
     PaymentHeldError,
     PaymentNotOwnedError,
     ReconcileError,
+    StillBeingCheckedError,
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway, Way
@@ -211,6 +212,9 @@ class Reconciler:
         lock = shared.user_write_lock.hold(call.user_id, call.expires_at)
         try:
             return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
+        except StillBeingCheckedError:
+            call.check_not_expired()  # else it was the time of the call whose settling this one had joined
+            return await self._settle(call, shared, payment, shop)
         except PaymentHeldError as held:
             await self._report_held(call, held)
             raise

@@ -21,6 +21,7 @@ from openwebui_billing_reconcile.errors import (
     PaymentHeldError,
     PaymentNotOwnedError,
     RateLimitedError,
+    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnexpectedError,
     WalletBusyError,
@@ -363,6 +364,26 @@ async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker
     may_settle.set()
     assert [await first, await second] == [CREDITED] * 2
     assert desk.provider.queries == ["pay-1"]
+
+
+@pytest.mark.usefixtures("spare_thread_at_once")
+async def test_a_caller_goes_on_where_the_time_of_the_one_it_joined_is_over(
+    desk: Desk, mocker: MockerFixture
+) -> None:
+    desk.add_payment("another")
+    begun, may_go_on = slow_credits(mocker)
+    another = desk.start("another")
+    await until(begun.is_set)
+    soon, service = time.monotonic() + 0.5, desk.host.billing_service
+    first = asyncio.create_task(desk.reconciler.reconcile(service, "me", "pay-1", Way.RETURN, soon))
+    await until(lambda: "pay-1" in desk.provider.queries)
+    second = desk.start()
+    with pytest.raises(StillBeingCheckedError):
+        await first
+    may_go_on.set()
+    assert await second == CREDITED
+    assert (await another).credited
+    assert desk.provider.queries == ["another", "pay-1"]
 
 
 async def test_a_service_that_fails_takes_no_other_services_call_along(
