@@ -6,8 +6,6 @@ The event loop reads once, asks, and hands over to ``Settlement.settle`` on one 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -18,7 +16,6 @@ from openwebui_billing_reconcile.errors import (
     PaymentNotOwnedError,
     ReconcileError,
     StillBeingCheckedError,
-    WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import CapturedPage, ListingGateway, PaymentGateway, Way
 from openwebui_billing_reconcile.money.rules import (
@@ -46,19 +43,10 @@ from .backlog import Backlog, Unsettled
 from .reply import REPLY_TIMEOUT, reply, reply_expires_at
 from .resources import LoopResources, Resources
 from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
-
-log = logging.getLogger(__name__)
+from .wallet_wait import when_wallet_is_free
 
 REPAIR_TIMEOUT: Final = 1.0
 """The longest an answer waits for a status to be put right, in seconds."""
-
-WALLET_TIMEOUT: Final = 3.0
-"""How long a call waits for a wallet's row that somebody else holds, in seconds."""
-
-WALLET_TRIES: Final = 5
-"""The fewest tries before it gives up: in a crowd the time passes in the queue for the thread."""
-
-_WALLET_RETRY: Final = 0.03  # seconds
 
 
 class Reconciler:
@@ -164,22 +152,8 @@ class Reconciler:
         with shared.payments_under_way.track(call.user_id, call.payment_id):
             payment = await self._fetch(call, shared, local, gateway)
             with shared.settling.track((call.user_id, call.payment_id)):
-                return await self._settle_when_free(call, shared, payment, self._resources.shop(gateway))
-
-    async def _settle_when_free(
-        self, call: ReconcileCall, shared: LoopResources, payment: ProviderPayment | None, shop: Shop
-    ) -> ReconcileResult:
-        gives_up_at = time.monotonic() + WALLET_TIMEOUT
-        tries = 0
-        while True:
-            try:
-                return await self._settle(call, shared, payment, shop)
-            except WalletBusyError:
-                tries += 1
-                if tries >= WALLET_TRIES and time.monotonic() > gives_up_at:
-                    log.warning("The wallet is held by somebody else: payment=%s", call.payment_id)
-                    raise
-                await asyncio.sleep(_WALLET_RETRY)
+                settle = partial(self._settle, call, shared, payment, self._resources.shop(gateway))
+                return await when_wallet_is_free(call.payment_id, settle)
 
     async def _fetch(
         self, call: ReconcileCall, shared: LoopResources, local: LocalState, gateway: PaymentGateway

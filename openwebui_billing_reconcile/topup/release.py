@@ -47,6 +47,7 @@ from openwebui_billing_reconcile.settings import MODE, Mode
 from .reply import reply, reply_expires_at
 from .resources import Resources
 from .settle import database_errors, mark_succeeded
+from .wallet_wait import when_wallet_is_free
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,8 @@ class Releaser:
                     raise StillBeingCheckedError
                 return self._release(order, payment, user_id, shop, confirm=confirm)
 
-            return await shared.tasks.run(shared.user_write_lock.run(user_id, expires_at, work))
+            write = partial(shared.user_write_lock.run, user_id, expires_at, work)
+            return await shared.tasks.run(when_wallet_is_free(order.payment_id, write))
 
     def _owner(self, payment: ProviderPayment) -> str:
         """Return whose it is. Where our tables do not say, its metadata must name a user of this host."""

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from sqlalchemy import Connection, text
 
-from openwebui_billing_reconcile.topup.reconcile import WALLET_TIMEOUT
 from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
+from openwebui_billing_reconcile.topup.wallet_wait import MIN_WAIT
 from tests.support.harness.books import Books
 from tests.support.harness.host import User
 from tests.support.harness.postgres import Postgres, closing_engine
@@ -238,7 +238,7 @@ def owner_of_a_held_wallet_is_told(pair: HostPair) -> None:
     payments = [paid(stuck) for _ in range(5)]
     others = [paid(other) for _ in range(3)]
     with unharmed(host.new_user()), ThreadPoolExecutor(1) as pool, holding_wallet(stuck):
-        tell_in_time = [partial(timed, stuck, payment_id, WALLET_TIMEOUT) for payment_id in payments]
+        tell_in_time = [partial(timed, stuck, payment_id, MIN_WAIT) for payment_id in payments]
         calls = pool.submit(at_once, tell_in_time)
         is_tried = lambda: any("second read" in pair.checkpoints.steps(p) for p in payments)  # noqa: E731
         wait_until(is_tried, 10, "no call came to the wallet")

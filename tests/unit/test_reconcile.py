@@ -33,7 +33,7 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile, reply, resources
+from openwebui_billing_reconcile.topup import reconcile, reply, resources, wallet_wait
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
@@ -532,32 +532,13 @@ async def test_a_wallet_that_is_held_for_a_moment_is_waited_for(desk: Desk, mock
     assert desk.provider.queries == ["pay-1"]
 
 
-async def test_a_wallet_that_stays_held_is_given_up_and_logged(
-    desk: Desk, mocker: MockerFixture, caplog: pytest.LogCaptureFixture
-) -> None:
-    mocker.patch.object(reconcile, "WALLET_TIMEOUT", 0.05)
-    mocker.patch.object(Ledger, "credit", side_effect=WalletBusyError)
-    with pytest.raises(WalletBusyError) as raised:
-        await desk()
-    assert raised.value.retry_after
-    assert caplog.messages == ["The wallet is held by somebody else: payment=pay-1"]
-
-
-async def test_a_wallet_is_tried_a_few_times_however_long_the_queue_took(
-    desk: Desk, mocker: MockerFixture
-) -> None:
-    mocker.patch.object(reconcile, "WALLET_TIMEOUT", -1.0)  # it is over with the first try
-    credits_when_free(mocker, refusals=reconcile.WALLET_TRIES - 1)
-    assert await desk() == CREDITED
-
-
 async def test_the_time_to_wait_for_a_wallet_begins_with_the_providers_answer(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    clock = mocker.patch.object(reconcile, "time")
+    clock = mocker.patch.object(wallet_wait, "time")
     clock.monotonic.side_effect = time.monotonic
     desk.provider.may_answer.clear()
-    credits_when_free(mocker, refusals=reconcile.WALLET_TRIES)
+    credits_when_free(mocker, refusals=wallet_wait.MIN_TRIES)
     call = desk.start()
     await until(lambda: desk.provider.queries)
     clock.monotonic.side_effect = lambda: time.monotonic() + 8  # so long the provider took

@@ -27,11 +27,12 @@ from openwebui_billing_reconcile.errors import (
 )
 from openwebui_billing_reconcile.hookspecs import Way
 from openwebui_billing_reconcile.host.ledger import Ledger
+from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.host.requirements import DB, ENV, TABLES
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import ReleaseResult
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import release
+from openwebui_billing_reconcile.topup import release, wallet_wait
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
 from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
@@ -392,7 +393,26 @@ async def test_what_happened_while_a_wallet_was_created_counts(office: Office, m
     assert office.entry()["wallet_id"] == "gone"
 
 
+async def test_a_wallet_that_somebody_holds_for_a_moment_is_waited_for(
+    office: Office, mocker: MockerFixture
+) -> None:
+    mocker.patch.object(Ledger, "_check_wallet_is_free", side_effect=[WalletBusyError, None])
+    assert (await office.release()).credited
+    assert office.entry()["amount_kopeks"] == 40_000
+    assert len(office.account.queries) == 1
+
+
+async def test_one_tried_anew_finds_the_record_as_it_was(office: Office, mocker: MockerFixture) -> None:
+    mocker.patch.object(OpenWebUIHost, "ledger_key_has_wallet", True)
+    office.stub.add_payment(id="record of pay-1", wallet_id="gone")
+    office.account.add(payment())
+    mocker.patch.object(Ledger, "_check_wallet_is_free", side_effect=[WalletBusyError, None, None])
+    assert (await office.release("wallet_missing")).credited
+    assert office.entry()["wallet_id"] == "wallet of me"
+
+
 async def test_a_wallet_that_somebody_holds_is_try_later(office: Office, mocker: MockerFixture) -> None:
+    mocker.patch.object(wallet_wait, "MIN_WAIT", 0.05)
     mocker.patch.object(Ledger, "_check_wallet_is_free", side_effect=WalletBusyError)
     with pytest.raises(WalletBusyError):
         await office.release()
