@@ -13,7 +13,7 @@ from openwebui_billing_reconcile.errors import (
     PaymentNotFoundError,
 )
 
-from .cooldown import DEFAULT_COOLDOWN
+from .cooldown import DEFAULT_COOLDOWN, MAX_COOLDOWN
 
 _MAX_ERROR_CHARACTERS: Final = 4096
 
@@ -30,14 +30,17 @@ def error_for_status(status: int | None, pause: float = DEFAULT_COOLDOWN) -> Gat
 
 
 def parse_retry_after(text: object) -> float:
-    """Return the seconds of ``retry_after`` in the text of the provider's error, which is in milliseconds."""
+    """Return the seconds of ``retry_after``, at most ``MAX_COOLDOWN``, in the text of the provider's error.
+
+    It is in milliseconds there.
+    """
     body = _json(text)
     milliseconds = body.get("retry_after") if isinstance(body, Mapping) else None
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return DEFAULT_COOLDOWN
-    if not 0 <= milliseconds <= 3_600_000:  # also NaN, which JSON as Python reads it can hold
+    if not milliseconds >= 0:  # also NaN, which JSON as Python reads it can hold
         return DEFAULT_COOLDOWN
-    return milliseconds / 1000
+    return min(milliseconds, MAX_COOLDOWN * 1000) / 1000
 
 
 def _json(text: object) -> object:
