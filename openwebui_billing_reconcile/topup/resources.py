@@ -21,13 +21,13 @@ from openwebui_billing_reconcile.host.open_webui import OpenWebUIHost
 from openwebui_billing_reconcile.money.rules import Shop
 from openwebui_billing_reconcile.provider.client import OnQuery, ProviderClient, ignore_query
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
-from openwebui_billing_reconcile.provider.once_a_day import OnceADay
 from openwebui_billing_reconcile.provider.shared_redis import open_redis
 from openwebui_billing_reconcile.provider.shop import shop_of
 from openwebui_billing_reconcile.provider.user_rate_limit import RateLimiter
 from openwebui_billing_reconcile.settings import Settings
 
 from .events import EventDispatcher
+from .once_a_day import OnceADay
 from .user_write_lock import UserWriteLock
 
 T = TypeVar("T")

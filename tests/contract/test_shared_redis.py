@@ -14,8 +14,8 @@ from pytest_mock import MockerFixture
 
 from openwebui_billing_reconcile.provider import shared_redis
 from openwebui_billing_reconcile.provider.cooldown import Cooldown
-from openwebui_billing_reconcile.provider.once_a_day import DAY, OnceADay
 from openwebui_billing_reconcile.provider.shared_redis import OUTAGE_PAUSE, SharedRedis, open_redis
+from openwebui_billing_reconcile.topup.once_a_day import DAY, OnceADay
 from tests.support.harness.rate_limits import HOUR, Clock, granted, limiter, retry_after
 from tests.support.harness.redis import PASSWORD, RedisServer, needs_redis, running_redis
 

@@ -11,8 +11,8 @@ import pytest
 from cachetools import TTLCache
 from pytest_mock import MockerFixture
 
-from openwebui_billing_reconcile.provider import once_a_day
-from openwebui_billing_reconcile.provider.once_a_day import DAY, OnceADay
+from openwebui_billing_reconcile.topup import once_a_day
+from openwebui_billing_reconcile.topup.once_a_day import DAY, OnceADay
 from tests.support.harness.rate_limits import Clock
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from cachetools import TTLCache
 
-from .shared_redis import SharedRedis
+from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 
 DAY: Final = 24 * 60 * 60  # seconds
 
