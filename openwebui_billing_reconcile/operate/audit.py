@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from openwebui_billing_reconcile.errors import AuditRunningError, InvalidPaymentIdError, NotConfiguredError
 from openwebui_billing_reconcile.hookspecs import ListingGateway, PaymentGateway
+from openwebui_billing_reconcile.host.database_errors import database_errors
 from openwebui_billing_reconcile.host.reader import LedgerReader
 from openwebui_billing_reconcile.money.findings import (
     AuditedState,
@@ -38,7 +39,6 @@ from openwebui_billing_reconcile.money.values import (
 )
 from openwebui_billing_reconcile.provider.client import ProviderClient
 from openwebui_billing_reconcile.topup.resources import Resources
-from openwebui_billing_reconcile.topup.settle import database_errors
 
 from .captured import captured_pages
 from .period import Period

@@ -9,9 +9,9 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from openwebui_billing_reconcile.hookspecs import Way
+from openwebui_billing_reconcile.host.database_errors import database_errors
 from openwebui_billing_reconcile.host.reader import LedgerReader
 from openwebui_billing_reconcile.money.values import CreditedTopup, parse_time
-from openwebui_billing_reconcile.topup.settle import database_errors
 
 from .period import Period, moscow_day
 from .sweep import DAY, HOUR, OLDEST_OPEN, Pass

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from openwebui_billing_reconcile.host.database_errors import database_errors
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import AlreadyCredited, decide_locally, owner_of
 from openwebui_billing_reconcile.money.values import (
@@ -18,7 +19,7 @@ from openwebui_billing_reconcile.money.values import (
     parse_listed,
 )
 
-from .settle import database_errors, needs_repair
+from .settle import needs_repair
 
 VISIT_SECONDS: Final = 24 * 60 * 60
 """How far back a visit looks, in seconds: the provider redelivers its notification for so long."""

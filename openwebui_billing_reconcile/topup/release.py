@@ -18,6 +18,7 @@ from openwebui_billing_reconcile.errors import (
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import Way
+from openwebui_billing_reconcile.host.database_errors import database_errors
 from openwebui_billing_reconcile.money.release import UNCREDITED, NotHeld, ReleaseReason, decide_release
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
@@ -46,7 +47,7 @@ from openwebui_billing_reconcile.settings import MODE, Mode
 
 from .reply import reply, reply_expires_at
 from .resources import Resources
-from .settle import database_errors, mark_succeeded
+from .settle import mark_succeeded
 from .wallet_wait import when_wallet_is_free
 
 log = logging.getLogger(__name__)

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, assert_never
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from openwebui_billing_reconcile.errors import (
     InvalidProviderResponseError,
@@ -27,6 +24,7 @@ from openwebui_billing_reconcile.errors import (
     WalletBusyError,
 )
 from openwebui_billing_reconcile.hookspecs import Way
+from openwebui_billing_reconcile.host.database_errors import database_errors
 from openwebui_billing_reconcile.host.ledger import Ledger
 from openwebui_billing_reconcile.money.rules import (
     AlreadyCredited,
@@ -289,15 +287,3 @@ def _result(
     is_new: bool = False,
 ) -> ReconcileResult:
     return ReconcileResult(call.payment_id, provider_status, local.status, credited, is_new)
-
-
-@contextmanager
-def database_errors(subject: str) -> Iterator[None]:
-    """Raise ``TemporarilyUnavailableError`` for an error of the database; ``subject`` is for the log."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        log.warning("The billing database did not answer: %s error=%s", subject, type(error).__name__)
-        raise TemporarilyUnavailableError(
-            "Billing is temporarily unavailable", reason="database_unavailable"
-        ) from error
