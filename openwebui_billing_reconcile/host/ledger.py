@@ -138,9 +138,7 @@ class Ledger(LedgerReader):
                 "old_wallet": record.wallet_id,
                 "now": int(time.time()),
             }
-            self._has_changed(
-                assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry")), names
-            )
+            self._execute(assign_wallet(self._host.table("Payment"), self._host.table("LedgerEntry")), names)
         # That may have waited: whoever has credited it or settled it by hand meanwhile came first.
         now = self.read(payment_id)
         return bool(now.record and now.record.wallet_id == wallet.id) and now == LocalState(now.record)
@@ -205,9 +203,10 @@ class Ledger(LedgerReader):
     def _change_status(self, payment_id: str, old: Set[str], new: str) -> bool:
         names = {"payment_id": payment_id, "old": sorted(old), "new": new, "now": int(time.time())}
         payment, entry = self._host.table("Payment"), self._host.table("LedgerEntry")
-        return self._has_changed(change_status(payment, entry, where_credited=new == SUCCEEDED), names)
+        return self._execute(change_status(payment, entry, where_credited=new == SUCCEEDED), names)
 
-    def _has_changed(self, statement: Update, names: Mapping[str, object]) -> bool:
+    def _execute(self, statement: Update, names: Mapping[str, object]) -> bool:
+        """Execute and commit; return whether that changed anything."""
         with bounded_lock_waits(self._host.engine), self._host.session() as session:
             result = session.execute(statement, names)
             session.commit()

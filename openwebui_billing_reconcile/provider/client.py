@@ -46,22 +46,22 @@ ANSWER_TTL: Final = 1.0
 """Seconds for which an answer counts as fresh."""
 
 LIST_TIMEOUT: Final = 15.0
-"""The longest wait for one page of a list, in seconds; nobody waits for it but the background task."""
+"""The longest wait for one page of a list, in seconds, the wait for a slot included: no user waits for it."""
 
 _IDLE_SECONDS: Final = 120.0  # without a query for so long, the poll schedule starts anew
 _MAX_PAYMENTS: Final = 1024  # remembered at a time; the one idle longest is forgotten first
 
 
 async def charge_nothing() -> None:
-    """What a new query costs that is charged already, or that nobody asked for."""
+    """Charge nothing: the query is charged already, or nobody asked for it."""
 
 
 def ignore_query(kind: str, outcome: str) -> None:
-    """What is done after a query that nobody counts."""
+    """Do nothing: queries are not counted."""
 
 
 class QueryState:
-    """What this process knows of one payment's queries."""
+    """What this event loop knows of one payment's queries."""
 
     def __init__(self, now: float) -> None:
         self.first_poll = now
@@ -206,9 +206,12 @@ class ProviderClient:
         if isinstance(error, GatewayRejectedError):
             return ProviderRejectedError("Payment provider rejected the payment request")
         if isinstance(error, GatewayThrottledError):
-            pause = await self._cooldown.start(_account(gateway), error.retry_after)
-            return ProviderThrottledError(retry_after=math.ceil(pause))
+            return ProviderThrottledError(retry_after=await self._start_cooldown(gateway, error))
         return ProviderUnavailableError()
+
+    async def _start_cooldown(self, gateway: PaymentGateway, throttled: GatewayThrottledError) -> int:
+        """Pause all queries about the account, as its provider asks; return for how many seconds."""
+        return math.ceil(await self._cooldown.start(_account(gateway), throttled.retry_after))
 
     async def _check_cooldown(self, gateway: PaymentGateway) -> None:
         remaining = await self._cooldown.remaining(_account(gateway))
