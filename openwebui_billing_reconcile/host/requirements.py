@@ -119,8 +119,8 @@ OPTIONAL_CALLS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
 }
 """Functions that a host may have; one that is there has to fit.
 
-Without the first our own words are used, without a client of the host's the SDK, and without the last two, or
-without the column in ``OPTIONAL_COLUMNS``, no auto top-up is counted as failed.
+Without the first our own words are used, and without a client of the host's the SDK. Without the last two,
+but with the column in ``OPTIONAL_COLUMNS``, we record no cancellation: it might have to be counted.
 """
 
 CLAIM_KEY: Final = "auto_topup_claim_key"

@@ -1,1 +1,1 @@
-"""What runs and serves without a person waiting: the sweep."""
+"""What operators have: the sweep, the audit, the report and the metrics."""

@@ -27,7 +27,7 @@ from .shop import is_test_key
 log = logging.getLogger(__name__)
 
 EXCHANGE_TIMEOUT: Final = 12.0
-"""The longest one exchange with the provider takes in all, in seconds. Callers give up earlier."""
+"""The longest one exchange takes in all, in seconds. Who asks about one payment gives up earlier."""
 
 
 class Exchange:

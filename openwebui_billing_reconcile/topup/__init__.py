@@ -1,1 +1,1 @@
-"""The use case: reconcile one top-up, and tell what came of it."""
+"""The use cases: reconcile or release a top-up, and tell what came of it."""

@@ -1,4 +1,7 @@
-"""New outcomes: one log line each, and an event for every listener of the ``topup_outcome`` hook."""
+"""New outcomes: an event each for every listener of the ``topup_outcome`` hook, and a line in the log.
+
+A cancellation has no line: nobody has to act.
+"""
 
 from __future__ import annotations
 

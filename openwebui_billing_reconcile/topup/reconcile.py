@@ -1,6 +1,7 @@
 """The use case: read our side, ask the provider, settle.
 
-The event loop reads once, asks, and hands over to ``Settlement.settle`` on one thread.
+Reads on a thread, asks on the event loop, and hands over to ``Settlement.settle`` on a thread, anew while
+somebody else holds the wallet.
 """
 
 from __future__ import annotations
@@ -182,6 +183,7 @@ class Reconciler:
         self, call: ReconcileCall, shared: LoopResources, payment: ProviderPayment | None, shop: Shop
     ) -> ReconcileResult:
         settle = partial(self._settlement.settle, call, payment, shop)
+        # Ids will do: what waits keeps service and payment alive.
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
         lock = shared.user_write_lock.hold(call.user_id, call.expires_at)
         try:

@@ -136,8 +136,8 @@ class Settlement:
     ) -> ReconcileResult:
         """Answer that ``entry`` proves the credit; report it where a call of ours entered it.
 
-        A status that a crash or a late notification left behind is put right. Whether that works does not
-        change the answer. Blocks only where ``needs_repair``.
+        A status that a crash or a late notification left behind is put right; whether that works or not, the
+        payment is credited. Blocks only where ``needs_repair``.
         """
         is_new = self._ledger.take_entered(entry)
         if is_new:

@@ -1,6 +1,6 @@
 """What stops two calls of one user from writing at once, in one event loop.
 
-Between workers that is the ledger's unique key and the lock of the wallet's row: see ``host.ledger``.
+Between workers the database decides: see "Why a payment is credited once" in docs/architecture.md.
 """
 
 from __future__ import annotations

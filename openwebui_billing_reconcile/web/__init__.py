@@ -1,1 +1,1 @@
-"""What the host serves for us: the endpoint, and the script of the balance page."""
+"""What the host serves for us: the endpoints, the script of the balance page, and the console."""
