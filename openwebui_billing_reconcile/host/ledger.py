@@ -126,7 +126,8 @@ class Ledger(LedgerReader):
         """
         if not self._host.ledger_key_has_wallet:
             return True
-        self._check_wallet_is_free(wallet.id)  # first: whoever tries anew finds the record as it was
+        # First, so that who tries anew finds the record as it was; but for a lock that is taken just after.
+        self._check_wallet_is_free(wallet.id)
         if self.read(payment_id).record != record:
             return False  # somebody has changed it since it was decided about
         if record is None:
