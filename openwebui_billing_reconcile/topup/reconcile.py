@@ -185,15 +185,15 @@ class Reconciler:
         settle = partial(self._settlement.settle, call, payment, shop)
         # Ids will do: what waits keeps service and payment alive.
         key = "settle", id(call.service), call.user_id, call.payment_id, id(payment)
-        lock = shared.user_write_lock.hold(call.user_id, call.expires_at)
-        try:
-            return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
-        except StillBeingCheckedError:
-            call.check_not_expired()  # else it was the time of the call whose settling this one had joined
-            return await self._settle(call, shared, payment, shop)
-        except PaymentHeldError as held:
-            await self._report_held(call, held)
-            raise
+        while True:
+            lock = shared.user_write_lock.hold(call.user_id, call.expires_at)
+            try:
+                return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
+            except StillBeingCheckedError:
+                call.check_not_expired()  # else it was the time of a call whose settling this one had joined
+            except PaymentHeldError as held:
+                await self._report_held(call, held)
+                raise
 
     async def _report_held(self, call: ReconcileCall, held: PaymentHeldError) -> None:
         if await self._resources.holds_reported.is_first(f"{call.payment_id}:{held.reason}"):

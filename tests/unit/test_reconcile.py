@@ -14,6 +14,7 @@ import pytest
 from pytest_mock import MockerFixture
 from sqlalchemy.exc import OperationalError
 
+from openwebui_billing_reconcile.concurrency import SingleFlight
 from openwebui_billing_reconcile.errors import (
     GatewayThrottledError,
     InvalidPaymentIdError,
@@ -33,7 +34,7 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile, reply, resources, wallet_wait
+from openwebui_billing_reconcile.topup import reconcile, reply, resources, settle, wallet_wait
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
@@ -374,13 +375,22 @@ async def test_a_caller_goes_on_where_the_time_of_the_one_it_joined_is_over(
     begun, may_go_on = slow_credits(mocker)
     another = desk.start("another")
     await until(begun.is_set)
-    soon, service = time.monotonic() + 0.5, desk.host.billing_service
-    first = asyncio.create_task(desk.reconciler.reconcile(service, "me", "pay-1", Way.RETURN, soon))
-    await until(lambda: "pay-1" in desk.provider.queries)
-    second = desk.start()
+    flights, now = mocker.spy(SingleFlight, "run"), time.monotonic()
+
+    async def settling_from(expires_at: float, number: int) -> asyncio.Task[ReconcileResult]:
+        service = desk.host.billing_service
+        call = desk.reconciler.reconcile(service, "me", "pay-1", Way.RETURN, expires_at)
+        task = asyncio.create_task(call)
+        await until(
+            lambda: [flight.args[1][0] for flight in flights.call_args_list].count("settle") == number
+        )
+        return task
+
+    first, second = await settling_from(now + 100, 1), await settling_from(now + 200, 2)
+    mocker.patch.object(settle, "time").monotonic.return_value = now + 150
+    may_go_on.set()
     with pytest.raises(StillBeingCheckedError):
         await first
-    may_go_on.set()
     assert await second == CREDITED
     assert (await another).credited
     assert desk.provider.queries == ["another", "pay-1"]
