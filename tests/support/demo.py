@@ -76,10 +76,11 @@ def user_returns(host: Host, user: User) -> None:
 
 def user_never_returns(host: Host, user: User) -> None:
     """The sweep finds the payment in the provider's list."""
-    host.simulator.pay(user.topup(150_000))
-    tell_balance("The user tops up 1500.00, pays, and never comes back:", user.balance(), 100_000)
+    payment = user.topup(150_000)
+    tell_balance("The user tops up 1500.00, and leaves to pay:", user.balance(), 100_000)
+    host.simulator.pay(payment)  # last: the sweep may come at any moment
     wait_until(lambda: user.balance() > 100_000, 60, "the sweep did not credit it")
-    tell_balance("The sweep has found it in the provider's list:", user.balance(), 250_000)
+    tell_balance("Paid, nobody comes back: the sweep finds it in the list:", user.balance(), 250_000)
 
 
 def payment_is_held(host: Host, user: User) -> None:
