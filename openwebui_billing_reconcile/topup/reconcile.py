@@ -41,7 +41,7 @@ from openwebui_billing_reconcile.provider.client import ANSWER_TTL, charge_nothi
 from openwebui_billing_reconcile.settings import Mode
 
 from .backlog import Backlog, Unsettled
-from .reply import REPLY_TIMEOUT, reply, reply_expires_at
+from .reply import REPLY_TIMEOUT, check_not_expired, reply, reply_expires_at
 from .resources import LoopResources, Resources
 from .settle import Observation, ReconcileCall, Settlement, held_error, needs_repair
 from .wallet_wait import when_wallet_is_free
@@ -190,7 +190,7 @@ class Reconciler:
             try:
                 return await shared.single_flight.run(key, lock, partial(shared.thread.run, settle))
             except StillBeingCheckedError:
-                call.check_not_expired()  # else it was the time of a call whose settling this one had joined
+                check_not_expired(call.expires_at)  # else it was the time of a call that this one had joined
             except PaymentHeldError as held:
                 await self._report_held(call, held)
                 raise

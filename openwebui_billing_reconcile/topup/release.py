@@ -12,7 +12,6 @@ from typing import Final, assert_never
 from openwebui_billing_reconcile.errors import (
     InvalidReleaseError,
     ReleaseRefusedError,
-    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnknownPaymentError,
     WalletBusyError,
@@ -45,7 +44,7 @@ from openwebui_billing_reconcile.money.values import (
 )
 from openwebui_billing_reconcile.settings import MODE, Mode
 
-from .reply import reply, reply_expires_at
+from .reply import check_not_expired, reply, reply_expires_at
 from .resources import Resources
 from .settle import mark_succeeded
 from .wallet_wait import when_wallet_is_free
@@ -111,8 +110,7 @@ class Releaser:
             shop = self._resources.shop(gateway)
 
             def work() -> ReleaseResult:
-                if time.monotonic() > expires_at:  # nobody waits any more, and the provider's answer is old
-                    raise StillBeingCheckedError
+                check_not_expired(expires_at)  # it has waited for a thread, and the answer may be old
                 return self._release(order, payment, user_id, shop, confirm=confirm)
 
             write = partial(shared.user_write_lock.run, user_id, expires_at, work)

@@ -28,6 +28,12 @@ def reply_expires_at() -> float:
     return time.monotonic() + REPLY_TIMEOUT
 
 
+def check_not_expired(expires_at: float) -> None:
+    """Raise ``StillBeingCheckedError`` when nobody waits any more: the next call asks anew."""
+    if time.monotonic() > expires_at:
+        raise StillBeingCheckedError
+
+
 @asynccontextmanager
 async def reply(expires_at: float) -> AsyncIterator[None]:
     """Bound a reply's time, and raise nothing but ``ReconcileError``."""

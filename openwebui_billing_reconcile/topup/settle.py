@@ -7,7 +7,6 @@ the last reading and the writing, so that nobody can settle the payment in betwe
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,6 @@ from openwebui_billing_reconcile.errors import (
     PaymentHeldError,
     PaymentNotOwnedError,
     ReconcileError,
-    StillBeingCheckedError,
     TemporarilyUnavailableError,
     UnexpectedError,
     WalletBusyError,
@@ -54,6 +52,7 @@ from openwebui_billing_reconcile.money.values import (
 )
 
 from .events import EventDispatcher
+from .reply import check_not_expired
 
 log = logging.getLogger(__name__)
 
@@ -75,11 +74,6 @@ class ReconcileCall:
     expires_at: float
     way: Way = Way.RETURN
 
-    def check_not_expired(self) -> None:
-        """Raise ``StillBeingCheckedError`` when nobody waits any more: the next call asks anew."""
-        if time.monotonic() > self.expires_at:
-            raise StillBeingCheckedError
-
 
 class Settlement:
     """Acts on what the provider said. Its methods block unless they say otherwise: call them on a thread."""
@@ -98,7 +92,7 @@ class Settlement:
 
         Raises the errors of ``errors.ReconcileError``.
         """
-        call.check_not_expired()  # it has waited for a thread, and the provider's answer may be old
+        check_not_expired(call.expires_at)  # it has waited for a thread, and the provider's answer may be old
         if payment is None:
             return self._settle_unknown(call)
         try:

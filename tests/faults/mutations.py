@@ -35,7 +35,6 @@ from openwebui_billing_reconcile.provider import client
 from openwebui_billing_reconcile.provider.client import ProviderClient, QueryState
 from openwebui_billing_reconcile.topup import reconcile, reply, settle
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
-from openwebui_billing_reconcile.topup.settle import ReconcileCall
 from openwebui_billing_reconcile.web import endpoint, wire
 
 from . import watched_steps
@@ -197,7 +196,7 @@ def _provider_not_believed() -> Iterator[Patch]:
 
 def _no_expiry() -> Iterator[Patch]:
     """A provider's answer counts however long it has waited for a thread."""
-    yield ReconcileCall, "check_not_expired", lambda _call: None
+    yield settle, "check_not_expired", lambda _expires_at: None
 
 
 # --- Locks, threads, waits ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from operator import attrgetter
@@ -34,7 +35,7 @@ from openwebui_billing_reconcile.money.values import ProviderPayment, ReconcileR
 from openwebui_billing_reconcile.provider.client import MAX_QUERIES_IN_FLIGHT
 from openwebui_billing_reconcile.provider.shared_redis import SharedRedis
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import reconcile, reply, resources, settle, wallet_wait
+from openwebui_billing_reconcile.topup import reconcile, reply, resources, wallet_wait
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.desk import Desk, until
@@ -69,6 +70,21 @@ def slow_credits(mocker: MockerFixture) -> tuple[threading.Event, threading.Even
 
     mocker.patch.object(Ledger, "credit", waits)
     return begun, may_go_on
+
+
+async def credit_of_another(desk: Desk, mocker: MockerFixture) -> tuple[asyncio.Task[Any], threading.Event]:
+    """Let another payment of the user be credited, and go on with it when the event is set."""
+    desk.add_payment("another")
+    begun, may_go_on = slow_credits(mocker)
+    another = desk.start("another")
+    await until(begun.is_set)
+    return another, may_go_on
+
+
+def calls_that_settle(mocker: MockerFixture) -> Callable[[], int]:
+    """Count the calls from here on that settle an answer, or have joined one that waits to."""
+    flights = mocker.spy(SingleFlight, "run")
+    return lambda: [flight.args[1][0] for flight in flights.call_args_list].count("settle")
 
 
 def credits_when_free(mocker: MockerFixture, refusals: int) -> None:
@@ -358,10 +374,9 @@ async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker
     crediting, may_settle = slow_credits(mocker)
     first = desk.start()
     await until(crediting.is_set)
-    reads = mocker.spy(Ledger, "read")
+    settling = calls_that_settle(mocker)
     second = desk.start()
-    await until(lambda: reads.called)  # once the stuck thread no longer counts
-    await asyncio.sleep(0.05)
+    await until(settling)
     may_settle.set()
     assert [await first, await second] == [CREDITED] * 2
     assert desk.provider.queries == ["pay-1"]
@@ -371,24 +386,18 @@ async def test_a_caller_joins_the_answer_that_another_settles(desk: Desk, mocker
 async def test_a_caller_goes_on_where_the_time_of_the_one_it_joined_is_over(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    desk.add_payment("another")
-    begun, may_go_on = slow_credits(mocker)
-    another = desk.start("another")
-    await until(begun.is_set)
-    flights, now = mocker.spy(SingleFlight, "run"), time.monotonic()
-
-    async def settling_from(expires_at: float, number: int) -> asyncio.Task[ReconcileResult]:
-        service = desk.host.billing_service
-        call = desk.reconciler.reconcile(service, "me", "pay-1", Way.RETURN, expires_at)
-        task = asyncio.create_task(call)
-        await until(
-            lambda: [flight.args[1][0] for flight in flights.call_args_list].count("settle") == number
+    another, may_go_on = await credit_of_another(desk, mocker)
+    settling, now = calls_that_settle(mocker), time.monotonic()
+    calls = []
+    for seconds in (100, 200):
+        call = desk.reconciler.reconcile(
+            desk.host.billing_service, "me", "pay-1", Way.RETURN, expires_at=now + seconds
         )
-        return task
-
-    first, second = await settling_from(now + 100, 1), await settling_from(now + 200, 2)
-    mocker.patch.object(settle, "time").monotonic.return_value = now + 150
+        calls.append(asyncio.create_task(call))
+        await until(lambda: settling() == len(calls))
+    mocker.patch.object(reply, "time").monotonic.return_value = now + 150
     may_go_on.set()
+    first, second = calls
     with pytest.raises(StillBeingCheckedError):
         await first
     assert await second == CREDITED
@@ -412,15 +421,12 @@ async def test_a_service_that_fails_takes_no_other_services_call_along(
 async def test_a_newer_answer_is_not_settled_as_an_older_one_that_waits(
     desk: Desk, mocker: MockerFixture
 ) -> None:
-    desk.add_payment("another")
-    crediting, may_settle = slow_credits(mocker)
-    another = desk.start("another")
-    await until(crediting.is_set)
+    another, may_settle = await credit_of_another(desk, mocker)
+    settling_calls = calls_that_settle(mocker)
     older = ProviderPayment.parse({"id": "pay-1", "status": "pending"}, "pay-1")
     settling = desk.reconciler.settle_listed(desk.host.billing_service, "me", older, desk.provider)
     first, second = asyncio.create_task(settling), desk.start()
-    await until(lambda: "pay-1" in desk.provider.queries)
-    await asyncio.sleep(0.05)
+    await until(lambda: settling_calls() == 2)
     may_settle.set()
     assert not (await first).credited
     assert await second == CREDITED

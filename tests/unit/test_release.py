@@ -32,10 +32,9 @@ from openwebui_billing_reconcile.host.requirements import DB, ENV, TABLES
 from openwebui_billing_reconcile.money.rules import HoldReason
 from openwebui_billing_reconcile.money.values import ReleaseResult
 from openwebui_billing_reconcile.settings import Mode, Settings
-from openwebui_billing_reconcile.topup import release, wallet_wait
+from openwebui_billing_reconcile.topup import reply, wallet_wait
 from openwebui_billing_reconcile.topup.reconcile import Reconciler
 from openwebui_billing_reconcile.topup.release import MAX_NOTE, ReleaseOrder, Releaser
-from openwebui_billing_reconcile.topup.reply import REPLY_TIMEOUT
 from openwebui_billing_reconcile.topup.resources import Resources
 from tests.unit.account import CAPTURED_AT, Account, for_user, payment, rub, unpaid
 from tests.unit.desk import Desk, until
@@ -533,8 +532,14 @@ async def test_the_provider_is_asked_anew(office: Office) -> None:
 
 
 async def test_nothing_is_written_once_nobody_waits(office: Office, mocker: MockerFixture) -> None:
-    clock = mocker.patch.object(release, "time")
-    clock.monotonic.side_effect = lambda: time.monotonic() + REPLY_TIMEOUT  # so long a thread was awaited
+    ask = office.account.get_payment
+
+    async def slowly(payment_id: str) -> object:
+        clock = mocker.patch.object(reply, "time")
+        clock.monotonic.side_effect = lambda: time.monotonic() + reply.REPLY_TIMEOUT
+        return await ask(payment_id)
+
+    mocker.patch.object(office.account, "get_payment", slowly)
     with pytest.raises(StillBeingCheckedError):
         await office.release()
     assert office.entries() == []
